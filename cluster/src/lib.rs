@@ -1,0 +1,1 @@
+//! The pure cores of a Gyre cluster: what decides, without socket, clock, task or ambient randomness.

@@ -1,0 +1,549 @@
+//! Records: the newest row of every cell of one key, in one allocation.
+//!
+//! A record is what the row cache holds, what a read returns, what replicas send each other and merge. It is kept
+//! encoded, so that all of these are one reference count or one copy:
+//!
+//! ```text
+//! flags: u8 (1 register, 2 tombstone, 4 expiry) | counters: u16
+//! [register version: hlc u64, node u64] [expiry ms: u64]
+//! counters × { actor u64, version (hlc, node), base (hlc, node), sum i64 }      by ascending actor
+//! value bytes to the end
+//! ```
+//! All integers are little-endian.
+
+use std::sync::Arc;
+
+use crate::key::KeyRef;
+use crate::row::{Body, Cell, Row};
+use crate::version::{Hlc, UnixMillis, Version};
+
+const REGISTER: u8 = 1;
+const TOMBSTONE: u8 = 2;
+const EXPIRY: u8 = 4;
+const HEAD_BYTES: usize = 3;
+const COUNTER_BYTES: usize = 48;
+
+/// The newest row of every cell of one key. Cheap to clone; immutable.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Record(Option<Arc<[u8]>>);
+
+/// The newest register row of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Register<'a> {
+    /// Its version.
+    pub version: Version,
+    /// From when on it counts as deleted.
+    pub expiry: Option<UnixMillis>,
+    /// Its value, or `None` for a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+impl Register<'_> {
+    /// Whether the row's expiry has passed at `now`.
+    #[must_use]
+    pub fn is_expired(&self, now: UnixMillis) -> bool {
+        self.expiry.is_some_and(|at| at <= now)
+    }
+}
+
+/// The newest row of one counter cell of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterCell {
+    /// The node incarnation that owns the cell.
+    pub actor: u64,
+    /// The row's version.
+    pub version: Version,
+    /// The register version that the sum counts from.
+    pub base: Version,
+    /// What the actor has added on that base.
+    pub sum: i64,
+}
+
+/// What a client sees of a live key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View<'a> {
+    /// A plain string.
+    Bytes(&'a [u8]),
+    /// An integer register plus its counter cells, or counter cells alone.
+    Integer(i64),
+}
+
+/// The bytes are not a record: how a decoder refuses damaged or hostile input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed record")]
+pub struct MalformedRecord;
+
+impl Record {
+    /// The record of a key without any row.
+    pub const ABSENT: Record = Record(None);
+
+    /// A record of one register row and no counters.
+    #[must_use]
+    pub fn of_register(version: Version, expiry: Option<UnixMillis>, value: Option<&[u8]>) -> Record {
+        RecordBuilder { register: Some(Register { version, expiry, value }), counters: Vec::new() }.build()
+    }
+
+    /// A record of just `row`.
+    #[must_use]
+    pub fn of_row(row: &Row<'_>) -> Record {
+        let mut builder = RecordBuilder::default();
+        builder.add(row);
+        builder.build()
+    }
+
+    /// Whether no row is known of the key (a tombstone is a row).
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The encoded form; empty for [`Record::ABSENT`].
+    #[must_use]
+    pub fn encoded(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// Reads an encoded record. Checks everything the accessors rely on.
+    pub fn decode(bytes: &[u8]) -> Result<Record, MalformedRecord> {
+        if bytes.is_empty() {
+            return Ok(Record::ABSENT);
+        }
+        let flags = *bytes.first().ok_or(MalformedRecord)?;
+        let legal = match flags & (REGISTER | TOMBSTONE | EXPIRY) {
+            f if f & REGISTER == 0 => f == 0,
+            f => f & (TOMBSTONE | EXPIRY) != (TOMBSTONE | EXPIRY),
+        };
+        let record = Record(Some(Arc::from(bytes)));
+        let Some(value_at) = record.value_at() else { return Err(MalformedRecord) };
+        let has_value = flags & (REGISTER | TOMBSTONE) == REGISTER;
+        let actors_ascend = record.counters().is_sorted_by(|a, b| a.actor < b.actor);
+        let fits = bytes.len() == value_at || (has_value && bytes.len() > value_at);
+        if flags > 7 || !legal || !fits || !actors_ascend {
+            return Err(MalformedRecord);
+        }
+        Ok(record)
+    }
+
+    /// The newest register row, if there is one.
+    #[must_use]
+    pub fn register(&self) -> Option<Register<'_>> {
+        let bytes = self.encoded();
+        let flags = *bytes.first()?;
+        if flags & REGISTER == 0 {
+            return None;
+        }
+        let version = version_at(bytes, HEAD_BYTES)?;
+        let expiry =
+            if flags & EXPIRY != 0 { Some(UnixMillis(u64_at(bytes, HEAD_BYTES + 16)?)) } else { None };
+        let value = if flags & TOMBSTONE != 0 { None } else { bytes.get(self.value_at()?..) };
+        Some(Register { version, expiry, value })
+    }
+
+    /// The version of the newest register row, [`Version::ZERO`] if there is none: the base new counts start on.
+    #[must_use]
+    pub fn base(&self) -> Version {
+        self.register().map_or(Version::ZERO, |register| register.version)
+    }
+
+    /// All counter cells, by ascending actor, those on a void base included.
+    pub fn counters(&self) -> impl Iterator<Item = CounterCell> + '_ {
+        let bytes = self.encoded();
+        let start = HEAD_BYTES + self.register_bytes();
+        let count = usize::from(self.counter_count());
+        bytes.get(start..).unwrap_or_default().chunks_exact(COUNTER_BYTES).take(count).filter_map(|cell| {
+            Some(CounterCell {
+                actor: u64_at(cell, 0)?,
+                version: version_at(cell, 8)?,
+                base: version_at(cell, 24)?,
+                sum: i64::from_le_bytes(cell.get(40..48)?.try_into().ok()?),
+            })
+        })
+    }
+
+    /// Whether the record has counter cells at all (the common record has none).
+    #[must_use]
+    pub fn has_counters(&self) -> bool {
+        self.counter_count() > 0
+    }
+
+    /// What a client sees at `now`: `None` when the key does not exist.
+    ///
+    /// Counter cells count only on the newest register row (or on its absence, or on its tombstone). A register
+    /// that counters stand on is an integer; should it not be one, its bytes win and the counters are void.
+    #[must_use]
+    pub fn view(&self, now: UnixMillis) -> Option<View<'_>> {
+        let register = self.register();
+        if register.is_some_and(|r| r.is_expired(now)) {
+            return None;
+        }
+        let value = register.and_then(|r| r.value);
+        if !self.has_counters() {
+            return value.map(View::Bytes);
+        }
+        let base = self.base();
+        let mut on_base = self.counters().filter(|cell| cell.base == base).peekable();
+        if on_base.peek().is_none() {
+            return value.map(View::Bytes);
+        }
+        let sum = on_base.fold(0i64, |sum, cell| sum.wrapping_add(cell.sum));
+        match value {
+            None => Some(View::Integer(sum)),
+            Some(bytes) => match parse_integer(bytes) {
+                Some(start) => Some(View::Integer(start.wrapping_add(sum))),
+                None => Some(View::Bytes(bytes)),
+            },
+        }
+    }
+
+    /// When the key expires, if it is live at `now` and has an expiry.
+    #[must_use]
+    pub fn expiry(&self, now: UnixMillis) -> Option<UnixMillis> {
+        self.register().filter(|r| r.value.is_some() && !r.is_expired(now)).and_then(|r| r.expiry)
+    }
+
+    /// The greatest version of any row in the record; [`Version::ZERO`] if absent.
+    #[must_use]
+    pub fn newest_version(&self) -> Version {
+        self.counters().map(|cell| cell.version).fold(self.base(), Version::max)
+    }
+
+    /// A 64-bit digest of which row of which cell is newest. Replicas whose digests agree hold the same record;
+    /// values are not read (a version names its row).
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let base = self.base();
+        self.counters().fold(mix(mix(0, base.hlc.0), base.node), |digest, cell| {
+            mix(mix(mix(digest, cell.actor), cell.version.hlc.0), cell.version.node)
+        })
+    }
+
+    /// The union of two records of one key: the newest row of each cell. Commutes, associates, is idempotent.
+    #[must_use]
+    pub fn merge(&self, other: &Record) -> Record {
+        if other.is_absent() || self == other {
+            return self.clone();
+        }
+        if self.is_absent() {
+            return other.clone();
+        }
+        if !self.has_counters() && !other.has_counters() {
+            return if self.base() >= other.base() { self.clone() } else { other.clone() };
+        }
+        let mut builder = RecordBuilder::from(self);
+        builder.add_record(other);
+        builder.build()
+    }
+
+    /// The record as it stands below a deletion horizon: every row at or before `horizon` is gone and the register
+    /// is at least a tombstone of that version. [`Version::ZERO`] is no horizon.
+    #[must_use]
+    pub fn under_horizon(&self, horizon: Version) -> Record {
+        if horizon == Version::ZERO || self.base() > horizon && self.counters().all(|c| c.version > horizon) {
+            return self.clone();
+        }
+        let mut builder = RecordBuilder::from(self);
+        builder.counters.retain(|cell| cell.version > horizon);
+        if self.base() <= horizon {
+            builder.register = Some(Register { version: horizon, expiry: None, value: None });
+        }
+        builder.build()
+    }
+
+    /// Every row of the record, as rows of `key`.
+    pub fn rows<'a>(&'a self, key: KeyRef<'a>) -> impl Iterator<Item = Row<'a>> + 'a {
+        let register = self.register().map(|r| Row {
+            key,
+            cell: Cell::Register,
+            version: r.version,
+            expiry: r.expiry,
+            body: r.value.map_or(Body::Tombstone, Body::Value),
+        });
+        let counters = self.counters().map(move |cell| Row {
+            key,
+            cell: Cell::Counter { actor: cell.actor },
+            version: cell.version,
+            expiry: None,
+            body: Body::Counter { base: cell.base, sum: cell.sum },
+        });
+        register.into_iter().chain(counters)
+    }
+
+    /// The rows of this record that `other` lacks or has an older version of: what a repair sends.
+    pub fn rows_missing_in<'a>(
+        &'a self,
+        other: &'a Record,
+        key: KeyRef<'a>,
+    ) -> impl Iterator<Item = Row<'a>> + 'a {
+        self.rows(key).filter(move |row| match row.cell {
+            Cell::Register => row.version > other.base(),
+            Cell::Counter { actor } => other
+                .counters()
+                .find(|cell| cell.actor == actor)
+                .is_none_or(|cell| cell.version < row.version),
+        })
+    }
+
+    fn counter_count(&self) -> u16 {
+        self.encoded().get(1..3).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes)
+    }
+
+    fn register_bytes(&self) -> usize {
+        match self.encoded().first() {
+            Some(flags) if flags & REGISTER != 0 => 16 + if flags & EXPIRY != 0 { 8 } else { 0 },
+            _ => 0,
+        }
+    }
+
+    /// Where the value begins; `None` if the header claims more than there is.
+    fn value_at(&self) -> Option<usize> {
+        let at = HEAD_BYTES + self.register_bytes() + usize::from(self.counter_count()) * COUNTER_BYTES;
+        (at <= self.encoded().len()).then_some(at)
+    }
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let counters: Vec<_> = self.counters().collect();
+        f.debug_struct("Record").field("register", &self.register()).field("counters", &counters).finish()
+    }
+}
+
+/// Collects rows of one key, in any order, keeping the newest of each cell.
+#[derive(Default)]
+pub struct RecordBuilder<'a> {
+    register: Option<Register<'a>>,
+    counters: Vec<CounterCell>,
+}
+
+impl<'a> From<&'a Record> for RecordBuilder<'a> {
+    fn from(record: &'a Record) -> Self {
+        RecordBuilder { register: record.register(), counters: record.counters().collect() }
+    }
+}
+
+impl<'a> RecordBuilder<'a> {
+    /// Takes `row` in, unless a newer row of its cell is there already. The row's key is not looked at.
+    pub fn add(&mut self, row: &Row<'a>) {
+        match (row.cell, row.body) {
+            (Cell::Register, Body::Counter { .. })
+            | (Cell::Counter { .. }, Body::Tombstone | Body::Value(_)) => {}
+            (Cell::Register, body) => {
+                let value = if let Body::Value(bytes) = body { Some(bytes) } else { None };
+                let expiry = row.expiry.filter(|_| value.is_some());
+                self.add_register(Register { version: row.version, expiry, value });
+            }
+            (Cell::Counter { actor }, Body::Counter { base, sum }) => {
+                self.add_counter(CounterCell { actor, version: row.version, base, sum });
+            }
+        }
+    }
+
+    /// Takes every row of `record` in.
+    pub fn add_record(&mut self, record: &'a Record) {
+        if let Some(register) = record.register() {
+            self.add_register(register);
+        }
+        for cell in record.counters() {
+            self.add_counter(cell);
+        }
+    }
+
+    fn add_register(&mut self, register: Register<'a>) {
+        if self.register.is_none_or(|own| own.version < register.version) {
+            self.register = Some(register);
+        }
+    }
+
+    fn add_counter(&mut self, cell: CounterCell) {
+        match self.counters.binary_search_by_key(&cell.actor, |c| c.actor) {
+            Ok(at) => {
+                if let Some(own) = self.counters.get_mut(at).filter(|own| own.version < cell.version) {
+                    *own = cell;
+                }
+            }
+            // A record counts its cells in 16 bits; a key gains one cell per node restart, so the bound is remote.
+            Err(at) if self.counters.len() < usize::from(u16::MAX) => self.counters.insert(at, cell),
+            Err(_) => {}
+        }
+    }
+
+    /// Encodes what was collected.
+    #[must_use]
+    pub fn build(&self) -> Record {
+        if self.register.is_none() && self.counters.is_empty() {
+            return Record::ABSENT;
+        }
+        let value = self.register.and_then(|r| r.value).unwrap_or_default();
+        let mut out = Vec::with_capacity(HEAD_BYTES + 24 + self.counters.len() * COUNTER_BYTES + value.len());
+        let flags = self.register.map_or(0, |r| {
+            REGISTER
+                | if r.value.is_none() { TOMBSTONE } else { 0 }
+                | if r.expiry.is_some() { EXPIRY } else { 0 }
+        });
+        out.push(flags);
+        let count = u16::try_from(self.counters.len()).unwrap_or(u16::MAX);
+        out.extend_from_slice(&count.to_le_bytes());
+        if let Some(register) = self.register {
+            put_version(&mut out, register.version);
+            if let Some(expiry) = register.expiry {
+                out.extend_from_slice(&expiry.0.to_le_bytes());
+            }
+        }
+        for cell in &self.counters {
+            out.extend_from_slice(&cell.actor.to_le_bytes());
+            put_version(&mut out, cell.version);
+            put_version(&mut out, cell.base);
+            out.extend_from_slice(&cell.sum.to_le_bytes());
+        }
+        out.extend_from_slice(value);
+        Record(Some(Arc::from(out)))
+    }
+}
+
+/// Parses a decimal integer the way Redis's `string2ll` does: no sign but `-`, no leading zeros, no spaces.
+#[must_use]
+pub fn parse_integer(bytes: &[u8]) -> Option<i64> {
+    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    let canonical = match digits {
+        [b'0'] => bytes.len() == 1,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit) && digits.len() <= 19,
+        _ => false,
+    };
+    if !canonical {
+        return None;
+    }
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+fn put_version(out: &mut Vec<u8>, version: Version) {
+    out.extend_from_slice(&version.hlc.0.to_le_bytes());
+    out.extend_from_slice(&version.node.to_le_bytes());
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn version_at(bytes: &[u8], at: usize) -> Option<Version> {
+    Some(Version { hlc: Hlc(u64_at(bytes, at)?), node: u64_at(bytes, at + 8)? })
+}
+
+/// One round of multiply-rotate mixing (the finaliser of murmur3, applied per word).
+fn mix(state: u64, word: u64) -> u64 {
+    let mut x = (state.rotate_left(23) ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x ^= x >> 33;
+    x.wrapping_mul(0xc4ce_b9fe_1a85_ec53)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_000);
+
+    fn version(hlc: u64) -> Version {
+        Version { hlc: Hlc(hlc), node: 7 }
+    }
+
+    fn counter(actor: u64, hlc: u64, base: Version, sum: i64) -> Row<'static> {
+        Row {
+            key: KeyRef::new(0, b"k"),
+            cell: Cell::Counter { actor },
+            version: version(hlc),
+            expiry: None,
+            body: Body::Counter { base, sum },
+        }
+    }
+
+    #[test]
+    fn register_round_trips_with_and_without_expiry() {
+        for (expiry, value) in [(None, Some(&b"v"[..])), (Some(UnixMillis(2_000)), Some(b"")), (None, None)] {
+            let record = Record::of_register(version(5), expiry, value);
+            let decoded = Record::decode(record.encoded()).unwrap();
+            assert_eq!(decoded.register(), Some(Register { version: version(5), expiry, value }));
+            assert_eq!(decoded.view(NOW), value.map(View::Bytes));
+        }
+    }
+
+    #[test]
+    fn expired_register_is_not_seen() {
+        let record = Record::of_register(version(5), Some(UnixMillis(1_000)), Some(b"v"));
+        assert_eq!(record.view(UnixMillis(999)), Some(View::Bytes(b"v")));
+        assert_eq!(record.view(NOW), None);
+        assert_eq!(record.expiry(NOW), None);
+    }
+
+    #[test]
+    fn counters_of_two_actors_add_up_on_their_base_only() {
+        let base = Record::of_register(version(5), None, Some(b"10"));
+        let record = base
+            .merge(&Record::of_row(&counter(1, 6, version(5), 3)))
+            .merge(&Record::of_row(&counter(2, 6, version(5), 4)));
+        assert_eq!(record.view(NOW), Some(View::Integer(17)));
+        let reset = record.merge(&Record::of_register(version(9), None, Some(b"1")));
+        assert_eq!(reset.view(NOW), Some(View::Bytes(b"1")));
+    }
+
+    #[test]
+    fn counter_without_register_exists_and_dies_with_a_tombstone() {
+        let record = Record::of_row(&counter(1, 6, Version::ZERO, 3));
+        assert_eq!(record.view(NOW), Some(View::Integer(3)));
+        let deleted = record.merge(&Record::of_register(version(7), None, None));
+        assert_eq!(deleted.view(NOW), None);
+    }
+
+    #[test]
+    fn horizon_hides_older_rows_and_keeps_newer_ones() {
+        let old = Record::of_register(version(5), None, Some(b"v"));
+        assert_eq!(old.under_horizon(version(5)).view(NOW), None);
+        assert_eq!(old.under_horizon(version(4)).view(NOW), Some(View::Bytes(b"v")));
+        assert_eq!(Record::ABSENT.under_horizon(version(4)).base(), version(4));
+        assert!(Record::ABSENT.under_horizon(Version::ZERO).is_absent());
+    }
+
+    #[test]
+    fn missing_rows_are_exactly_the_newer_ones() {
+        let key = KeyRef::new(0, b"k");
+        let old = Record::of_register(version(5), None, Some(b"v"));
+        let new = Record::of_register(version(6), None, Some(b"w")).merge(&Record::of_row(&counter(
+            1,
+            6,
+            version(6),
+            3,
+        )));
+        assert_eq!(new.rows_missing_in(&old, key).count(), 2);
+        assert_eq!(old.rows_missing_in(&new, key).count(), 0);
+        assert_eq!(old.merge(&new), new.merge(&old));
+    }
+
+    #[test]
+    fn decoding_refuses_damage_without_panicking() {
+        let record = Record::of_register(version(5), None, Some(b"value")).merge(&Record::of_row(&counter(
+            1,
+            6,
+            version(5),
+            3,
+        )));
+        let good = record.encoded();
+        for end in 1..66 {
+            assert_eq!(Record::decode(&good[..end]), Err(MalformedRecord), "cut at {end}");
+        }
+        for flags in [0xff, TOMBSTONE, EXPIRY, REGISTER | TOMBSTONE | EXPIRY] {
+            let mut bad = good.to_vec();
+            bad[0] = flags;
+            assert_eq!(Record::decode(&bad), Err(MalformedRecord), "flags {flags}");
+        }
+    }
+
+    #[test]
+    fn integers_parse_as_in_redis() {
+        for (text, value) in
+            [("0", 0), ("-1", -1), ("9223372036854775807", i64::MAX), ("-9223372036854775808", i64::MIN)]
+        {
+            assert_eq!(parse_integer(text.as_bytes()), Some(value));
+        }
+        for text in ["", "-", "-0", "01", "+1", " 1", "1 ", "9223372036854775808", "1.0", "0x1"] {
+            assert_eq!(parse_integer(text.as_bytes()), None, "{text}");
+        }
+    }
+}
