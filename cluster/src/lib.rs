@@ -1,1 +1,5 @@
 //! The pure cores of a Gyre cluster: what decides, without socket, clock, task or ambient randomness.
+
+pub mod node;
+pub mod ring;
+pub mod time;
