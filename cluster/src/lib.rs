@@ -1,5 +1,6 @@
 //! The pure cores of a Gyre cluster: what decides, without socket, clock, task or ambient randomness.
 
+pub mod modify;
 pub mod node;
 pub mod ring;
 pub mod time;
