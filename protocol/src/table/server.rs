@@ -1,0 +1,163 @@
+//! Operating a server.
+
+use crate::command::{Command, CommandId, Group, ROW, categories, flags};
+
+pub(super) static SERVER: &[Command] = &[
+    Command {
+        id: CommandId::Info,
+        name: "info",
+        arity: -1,
+        flags: flags("loading stale"),
+        categories: categories("slow dangerous"),
+        tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
+        group: Group::Server,
+        since: "1.0.0",
+        summary: "Get information and statistics about the server",
+        complexity: "O(1)",
+        arguments: "[section...]",
+        ..ROW
+    },
+    Command {
+        id: CommandId::Config,
+        name: "config",
+        arity: -2,
+        categories: categories("slow"),
+        group: Group::Server,
+        since: "2.0.0",
+        summary: "A container for server configuration commands",
+        complexity: "Depends on subcommand.",
+        subcommands: &[
+            Command {
+                id: CommandId::ConfigGet,
+                name: "config|get",
+                arity: -3,
+                flags: flags("admin noscript loading stale"),
+                categories: categories("admin slow dangerous"),
+                group: Group::Server,
+                since: "2.0.0",
+                summary: "Get the values of configuration parameters",
+                complexity: "O(N) when N is the number of configuration parameters provided",
+                arguments: "parameter...",
+                ..ROW
+            },
+            Command {
+                id: CommandId::ConfigSet,
+                name: "config|set",
+                arity: -4,
+                flags: flags("admin noscript loading stale"),
+                categories: categories("admin slow dangerous"),
+                tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+                group: Group::Server,
+                since: "2.0.0",
+                summary: "Set configuration parameters to the given values",
+                complexity: "O(N) when N is the number of configuration parameters provided",
+                arguments: "setting:(parameter value)...",
+                ..ROW
+            },
+            Command {
+                id: CommandId::ConfigResetstat,
+                name: "config|resetstat",
+                arity: 2,
+                flags: flags("admin noscript loading stale"),
+                categories: categories("admin slow dangerous"),
+                group: Group::Server,
+                since: "2.0.0",
+                summary: "Reset the stats returned by INFO",
+                complexity: "O(1)",
+                ..ROW
+            },
+            Command {
+                id: CommandId::ConfigRewrite,
+                name: "config|rewrite",
+                arity: 2,
+                flags: flags("admin noscript loading stale"),
+                categories: categories("admin slow dangerous"),
+                group: Group::Server,
+                since: "2.8.0",
+                summary: "Rewrite the configuration file with the in memory configuration",
+                complexity: "O(1)",
+                ..ROW
+            },
+            Command {
+                id: CommandId::ConfigHelp,
+                name: "config|help",
+                arity: 2,
+                flags: flags("loading stale"),
+                categories: categories("slow"),
+                group: Group::Server,
+                since: "5.0.0",
+                summary: "Show helpful text about the different subcommands",
+                complexity: "O(1)",
+                ..ROW
+            },
+        ],
+        ..ROW
+    },
+    Command {
+        id: CommandId::Dbsize,
+        name: "dbsize",
+        arity: 1,
+        flags: flags("readonly fast"),
+        categories: categories("keyspace read fast"),
+        tips: &["request_policy:all_shards", "response_policy:agg_sum"],
+        group: Group::Server,
+        since: "1.0.0",
+        summary: "Return the number of keys in the selected database",
+        complexity: "O(1)",
+        ..ROW
+    },
+    Command {
+        id: CommandId::Time,
+        name: "time",
+        arity: 1,
+        flags: flags("loading stale fast"),
+        categories: categories("fast"),
+        tips: &["nondeterministic_output"],
+        group: Group::Server,
+        since: "2.6.0",
+        summary: "Return the current server time",
+        complexity: "O(1)",
+        ..ROW
+    },
+    Command {
+        id: CommandId::Flushall,
+        name: "flushall",
+        arity: -1,
+        flags: flags("write"),
+        categories: categories("keyspace write slow dangerous"),
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+        group: Group::Server,
+        since: "1.0.0",
+        summary: "Remove all keys from all databases",
+        complexity: "O(N) where N is the total number of keys in all databases",
+        arguments: "[flush-type:<ASYNC|SYNC>]",
+        ..ROW
+    },
+    Command {
+        id: CommandId::Flushdb,
+        name: "flushdb",
+        arity: -1,
+        flags: flags("write"),
+        categories: categories("keyspace write slow dangerous"),
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+        group: Group::Server,
+        since: "1.0.0",
+        summary: "Remove all keys from the current database",
+        complexity: "O(N) where N is the number of keys in the selected database",
+        arguments: "[flush-type:<ASYNC|SYNC>]",
+        ..ROW
+    },
+    Command {
+        id: CommandId::Debug,
+        name: "debug",
+        arity: -2,
+        flags: flags("admin noscript loading stale"),
+        categories: categories("admin slow dangerous"),
+        group: Group::Server,
+        since: "1.0.0",
+        summary: "A container for debugging commands",
+        complexity: "Depends on subcommand.",
+        arguments: "subcommand [argument...]",
+        ..ROW
+    },
+];
