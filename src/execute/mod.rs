@@ -6,8 +6,12 @@
 //! - all others are `async` functions over a [`Context`], run as tasks on the worker's own thread.
 
 pub mod arguments;
+pub mod cluster_keys;
 pub mod context;
+pub mod dispatch;
 pub mod error;
+pub mod flush;
+pub mod immediate;
 
 pub use arguments::Arguments;
 pub use context::Context;
