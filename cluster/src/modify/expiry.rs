@@ -12,7 +12,7 @@ pub(super) fn expire(
 ) -> Change {
     let Some(live) = live else { return Change::none(ModifyReply::Integer(0)) };
     let holds = match (condition, live.expiry) {
-        (ExpireCondition::None, _)
+        (ExpireCondition::Always, _)
         | (ExpireCondition::Nx | ExpireCondition::Lt, None)
         | (ExpireCondition::Xx, Some(_)) => true,
         (ExpireCondition::Nx, Some(_))

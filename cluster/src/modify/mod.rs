@@ -37,9 +37,9 @@ pub const STRING_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Whether a SET depends on the key's existence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SetCondition {
-    /// Always.
+    /// In any case.
     #[default]
-    None,
+    Always,
     /// Only if the key does not exist.
     Nx,
     /// Only if the key exists.
@@ -61,9 +61,9 @@ pub enum ExpiryChange {
 /// Whether an EXPIRE depends on the present expiry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExpireCondition {
-    /// Always.
+    /// In any case.
     #[default]
-    None,
+    Always,
     /// Only if the key has no expiry.
     Nx,
     /// Only if the key has an expiry.

@@ -14,7 +14,7 @@ pub(super) fn set(
     get: bool,
 ) -> Change {
     let holds = match condition {
-        SetCondition::None => true,
+        SetCondition::Always => true,
         SetCondition::Nx => live.is_none(),
         SetCondition::Xx => live.is_some(),
     };

@@ -101,9 +101,9 @@ fn set_xx_writes_only_live_keys() {
 #[test]
 fn set_get_replies_the_old_value_whether_or_not_it_writes() {
     let get = |condition| set(condition, ExpiryChange::Clear, true);
-    let (record, reply) = after(get(SetCondition::None), &string(b"old", Some(SOON)));
+    let (record, reply) = after(get(SetCondition::Always), &string(b"old", Some(SOON)));
     assert_eq!((seen(&record), reply), (live(b"new", None), bytes(b"old")));
-    assert_eq!(after(get(SetCondition::None), &Record::ABSENT).1, ModifyReply::Nil);
+    assert_eq!(after(get(SetCondition::Always), &Record::ABSENT).1, ModifyReply::Nil);
     let refused = run(get(SetCondition::Nx), &counter(None));
     assert_eq!(refused, Change { row: None, reply: bytes(b"17") });
     let (record, reply) = after(get(SetCondition::Nx), &Record::ABSENT);
@@ -113,14 +113,14 @@ fn set_get_replies_the_old_value_whether_or_not_it_writes() {
 
 #[test]
 fn keepttl_keeps_a_live_expiry_and_does_not_revive_a_past_one() {
-    let keep = set(SetCondition::None, ExpiryChange::Keep, false);
+    let keep = set(SetCondition::Always, ExpiryChange::Keep, false);
     assert_eq!(seen(&after(keep, &string(b"old", Some(SOON))).0), live(b"new", Some(SOON)));
     assert_eq!(seen(&after(keep, &expired()).0), live(b"new", None));
 }
 
 #[test]
 fn set_with_a_past_expiry_deletes() {
-    let past = set(SetCondition::None, ExpiryChange::At(NOW), false);
+    let past = set(SetCondition::Always, ExpiryChange::At(NOW), false);
     let change = run(past, &string(b"old", None));
     assert_eq!(change.reply, ModifyReply::Done);
     assert_eq!(change.row.unwrap().body, NewBody::Tombstone);
@@ -280,7 +280,7 @@ fn conditional_deletes_spare_what_others_wrote() {
 /// Rows: the present expiry; columns: condition, whether EXPIRE to `SOON` is done.
 #[test]
 fn expire_honours_its_conditions() {
-    use ExpireCondition::{Gt, Lt, None as Always, Nx, Xx, XxLt};
+    use ExpireCondition::{Always, Gt, Lt, Nx, Xx, XxLt};
     let sooner = Some(UnixMillis(4_000));
     for (present, allowed) in [
         (None, vec![Always, Nx, Lt]),
@@ -299,7 +299,7 @@ fn expire_honours_its_conditions() {
 
 #[test]
 fn expire_in_the_past_deletes_and_of_nothing_does_nothing() {
-    let expire = |at| Modify::Expire { at, condition: ExpireCondition::None };
+    let expire = |at| Modify::Expire { at, condition: ExpireCondition::Always };
     let (record, reply) = after(expire(NOW), &string(b"v", None));
     assert_eq!((seen(&record), reply), (None, ModifyReply::Integer(1)));
     assert_eq!(run(expire(SOON), &Record::ABSENT), Change { row: None, reply: ModifyReply::Integer(0) });
@@ -334,7 +334,7 @@ fn any_expiry() -> impl Strategy<Value = ExpiryChange> {
 /// A read-modify-write of kind `kind`; the other arguments fill whatever fields it has.
 fn modify_of(kind: u8, value: &[u8], number: i64, expiry: ExpiryChange, get: bool) -> Modify<'_> {
     let size = number.unsigned_abs();
-    let condition = [SetCondition::None, SetCondition::Nx, SetCondition::Xx][(size % 3) as usize];
+    let condition = [SetCondition::Always, SetCondition::Nx, SetCondition::Xx][(size % 3) as usize];
     match kind % 13 {
         0 => Modify::Set { value, condition, expiry, get },
         1 => Modify::GetDelete,
@@ -348,7 +348,7 @@ fn modify_of(kind: u8, value: &[u8], number: i64, expiry: ExpiryChange, get: boo
         9 => Modify::DeleteIfVersion { version: version(size) },
         10 => Modify::DeleteIfEqual { value },
         11 => {
-            use ExpireCondition::{Gt, Lt, None as Always, Nx, Xx, XxLt};
+            use ExpireCondition::{Always, Gt, Lt, Nx, Xx, XxLt};
             let condition = [Always, Nx, Xx, Gt, Lt, XxLt][(size % 6) as usize];
             Modify::Expire { at: UnixMillis(size % 3_000), condition }
         }
@@ -433,7 +433,7 @@ fn model_after(old: Variable, modify: &Modify<'_>, reply: &ModifyReply) -> Varia
     let new = match *modify {
         Modify::Set { value, condition, expiry, .. } => {
             let holds = match condition {
-                SetCondition::None => true,
+                SetCondition::Always => true,
                 SetCondition::Nx => old.is_none(),
                 SetCondition::Xx => old.is_some(),
             };

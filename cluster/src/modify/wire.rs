@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
     }
 
     fn set_condition(&mut self) -> Result<SetCondition, MalformedModify> {
-        [SetCondition::None, SetCondition::Nx, SetCondition::Xx]
+        [SetCondition::Always, SetCondition::Nx, SetCondition::Xx]
             .get(usize::from(self.u8()?))
             .copied()
             .ok_or(MalformedModify)
@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
 
     fn expire_condition(&mut self) -> Result<ExpireCondition, MalformedModify> {
         [
-            ExpireCondition::None,
+            ExpireCondition::Always,
             ExpireCondition::Nx,
             ExpireCondition::Xx,
             ExpireCondition::Gt,
