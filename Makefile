@@ -1,0 +1,56 @@
+# Everything here works on a fresh Debian or Ubuntu machine: missing system packages are installed first.
+#
+#   make run    a local three-node cluster, ready for redis-cli
+#   make test   everything CI runs
+#
+# The target directory may be kept outside the checkout: set CARGO_TARGET_DIR.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+GYRE := $(TARGET)/release/gyre
+PURE := -p gyre-protocol -p gyre-storage -p gyre-cluster
+NODES ?= 3
+PORT ?= 6379
+
+.PHONY: help deps build run test check lint unit blackbox compat bench clean
+
+help: ## what there is to make
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+deps: ## install missing system packages
+	@scripts/install-deps.sh
+
+build: deps ## build the server (RocksDB takes about 15 minutes the first time)
+	cargo build --release
+
+run: build ## start a local three-node cluster (NODES=3 PORT=6379); Ctrl-C stops it
+	$(GYRE) dev --nodes $(NODES) --port $(PORT)
+
+test: check blackbox compat ## everything CI runs
+
+check: deps lint unit ## what every commit must pass: format, lints, unit and property tests, benchmarks that run
+
+lint:
+	cargo fmt --all --check
+	cargo clippy $(PURE) --all-targets -- -D warnings
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+unit:
+	cargo test $(PURE)
+	cargo test --release -p gyre-storage --features rocksdb
+	cargo test --release -p gyre --lib --bins
+
+blackbox: build ## real processes: faults, restarts, the tour of the README
+	cargo test --release -p gyre --test '*'
+
+compat: build ## existing Redis clients against a three-node cluster: a table client x case
+	python3 compat/run.py --binary $(GYRE)
+
+bench: build ## side by side with redis-server: a table, JSON and a plot
+	python3 benches/side_by_side.py --binary $(GYRE)
+
+clean:
+	cargo clean
