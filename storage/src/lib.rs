@@ -1,11 +1,32 @@
 //! Versioned rows: what a replica stores, how it orders and merges them, and the engines that keep them.
 
+mod batch;
+mod cache;
+mod encode;
+mod engine;
+mod error;
+mod expiry;
+mod horizon;
 pub mod key;
+mod options;
+mod read;
 pub mod record;
 pub mod row;
+mod scan;
+mod stats;
+mod store;
+mod superseded;
 pub mod version;
 
+pub use batch::Batch;
+pub use engine::memory::MemoryDisk;
+pub use error::StorageError;
+pub use expiry::Due;
 pub use key::{KeyRef, SLOTS, Slot};
+pub use options::{FsyncPolicy, StoreOptions};
 pub use record::{CounterCell, Record, RecordBuilder, Register, View, parse_integer};
 pub use row::{Body, Cell, Row};
+pub use scan::{PREFIX_END, ScanPage};
+pub use stats::{EngineStats, StoreStats};
+pub use store::{FORMAT, Store};
 pub use version::{Hlc, UnixMillis, Version};

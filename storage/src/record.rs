@@ -24,8 +24,24 @@ const HEAD_BYTES: usize = 3;
 const COUNTER_BYTES: usize = 48;
 
 /// The newest row of every cell of one key. Cheap to clone; immutable.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Record(Option<Arc<[u8]>>);
+#[derive(Clone, Default)]
+pub struct Record(Option<Shared>);
+
+/// The allocation a record stands in, from `start` on. The row cache keeps the key before it, in the same
+/// allocation, so that a cached row costs one.
+#[derive(Clone)]
+struct Shared {
+    bytes: Arc<[u8]>,
+    start: usize,
+}
+
+impl PartialEq for Record {
+    fn eq(&self, other: &Record) -> bool {
+        self.encoded() == other.encoded()
+    }
+}
+
+impl Eq for Record {}
 
 /// The newest register row of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +116,19 @@ impl Record {
     /// The encoded form; empty for [`Record::ABSENT`].
     #[must_use]
     pub fn encoded(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
+        self.0.as_ref().and_then(|shared| shared.bytes.get(shared.start..)).unwrap_or_default()
+    }
+
+    /// The record that this crate encoded into `bytes` from `start` on; absent if nothing stands there.
+    pub(crate) fn shared(bytes: &Arc<[u8]>, start: usize) -> Record {
+        if start >= bytes.len() {
+            return Record::ABSENT;
+        }
+        Record(Some(Shared { bytes: Arc::clone(bytes), start }))
+    }
+
+    fn whole(bytes: Arc<[u8]>) -> Record {
+        Record(Some(Shared { bytes, start: 0 }))
     }
 
     /// Reads an encoded record. Checks everything the accessors rely on.
@@ -113,7 +141,7 @@ impl Record {
             f if f & REGISTER == 0 => f == 0,
             f => f & (TOMBSTONE | EXPIRY) != (TOMBSTONE | EXPIRY),
         };
-        let record = Record(Some(Arc::from(bytes)));
+        let record = Record::whole(Arc::from(bytes));
         let Some(value_at) = record.value_at() else { return Err(MalformedRecord) };
         let has_value = flags & (REGISTER | TOMBSTONE) == REGISTER;
         let actors_ascend = record.counters().is_sorted_by(|a, b| a.actor < b.actor);
@@ -348,13 +376,17 @@ impl<'a> RecordBuilder<'a> {
         }
     }
 
-    fn add_register(&mut self, register: Register<'a>) {
+    pub(crate) fn has_counters(&self) -> bool {
+        !self.counters.is_empty()
+    }
+
+    pub(crate) fn add_register(&mut self, register: Register<'a>) {
         if self.register.is_none_or(|own| own.version < register.version) {
             self.register = Some(register);
         }
     }
 
-    fn add_counter(&mut self, cell: CounterCell) {
+    pub(crate) fn add_counter(&mut self, cell: CounterCell) {
         match self.counters.binary_search_by_key(&cell.actor, |c| c.actor) {
             Ok(at) => {
                 if let Some(own) = self.counters.get_mut(at).filter(|own| own.version < cell.version) {
@@ -370,11 +402,18 @@ impl<'a> RecordBuilder<'a> {
     /// Encodes what was collected.
     #[must_use]
     pub fn build(&self) -> Record {
-        if self.register.is_none() && self.counters.is_empty() {
-            return Record::ABSENT;
-        }
         let value = self.register.and_then(|r| r.value).unwrap_or_default();
         let mut out = Vec::with_capacity(HEAD_BYTES + 24 + self.counters.len() * COUNTER_BYTES + value.len());
+        self.encode_into(&mut out);
+        if out.is_empty() { Record::ABSENT } else { Record::whole(Arc::from(out)) }
+    }
+
+    /// Appends the encoded form of what was collected; nothing if that is nothing.
+    pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
+        if self.register.is_none() && self.counters.is_empty() {
+            return;
+        }
+        let value = self.register.and_then(|r| r.value).unwrap_or_default();
         let flags = self.register.map_or(0, |r| {
             REGISTER
                 | if r.value.is_none() { TOMBSTONE } else { 0 }
@@ -384,19 +423,18 @@ impl<'a> RecordBuilder<'a> {
         let count = u16::try_from(self.counters.len()).unwrap_or(u16::MAX);
         out.extend_from_slice(&count.to_le_bytes());
         if let Some(register) = self.register {
-            put_version(&mut out, register.version);
+            put_version(out, register.version);
             if let Some(expiry) = register.expiry {
                 out.extend_from_slice(&expiry.0.to_le_bytes());
             }
         }
         for cell in &self.counters {
             out.extend_from_slice(&cell.actor.to_le_bytes());
-            put_version(&mut out, cell.version);
-            put_version(&mut out, cell.base);
+            put_version(out, cell.version);
+            put_version(out, cell.base);
             out.extend_from_slice(&cell.sum.to_le_bytes());
         }
         out.extend_from_slice(value);
-        Record(Some(Arc::from(out)))
     }
 }
 

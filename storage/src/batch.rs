@@ -1,0 +1,228 @@
+//! Batches: the rows of one turn, encoded once, in the form RocksDB writes to its log.
+//!
+//! ```text
+//! sequence u64 (zero; RocksDB fills it in) | count u32 LE
+//! count × { 1 | varint | key | varint | value                    a put in the row family
+//!           5 | family varint | varint | key | varint | value }  a put in another family
+//! ```
+//! This is the representation of `rocksdb::WriteBatch` (db/write_batch.cc), so that engine takes it as it is.
+
+use crate::encode::{
+    put_expiry_key, put_row_key, put_row_value, put_varint, row_key_bytes, row_value_bytes, take_varint,
+};
+use crate::error::StorageError;
+use crate::row::Row;
+use crate::version::Hlc;
+
+/// What a batch keeps allocated when it is cleared.
+const RETAINED_BYTES_MAX: usize = 1 << 20;
+const HEADER_BYTES: usize = 12;
+const TAG_PUT: u8 = 1;
+const TAG_PUT_FAMILY: u8 = 5;
+
+/// The key spaces of a store. The number is the column family's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Family {
+    /// Rows, by row key.
+    Rows = 0,
+    /// One entry for each row with an expiry, by time.
+    Expiry = 1,
+    /// Small documents by name.
+    Meta = 2,
+}
+
+impl Family {
+    pub(crate) const ALL: [Family; 3] = [Family::Rows, Family::Expiry, Family::Meta];
+
+    /// The column family's name.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Family::Rows => "default",
+            Family::Expiry => "expiry",
+            Family::Meta => "meta",
+        }
+    }
+}
+
+/// Where a row of the batch stands in its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Staged {
+    hash: u64,
+    key_at: usize,
+    key_end: usize,
+    value_at: usize,
+    end: usize,
+}
+
+/// A row of a batch, encoded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StagedRow<'a> {
+    /// The hash of its key.
+    pub(crate) hash: u64,
+    /// Its row key.
+    pub(crate) key: &'a [u8],
+    /// Its row value.
+    pub(crate) value: &'a [u8],
+}
+
+/// Rows to be committed together. A worker owns one and reuses it turn after turn.
+#[derive(Debug)]
+pub struct Batch {
+    data: Vec<u8>,
+    staged: Vec<Staged>,
+    count: u32,
+    newest: Hlc,
+    /// Where cache entries are put together, so that a commit allocates nothing else.
+    scratch: Vec<u8>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Batch {
+            data: vec![0; HEADER_BYTES],
+            staged: Vec::new(),
+            count: 0,
+            newest: Hlc::ZERO,
+            scratch: Vec::new(),
+        }
+    }
+}
+
+impl Batch {
+    /// Adds `row`, and its entry in the expiry index if it expires.
+    pub fn push(&mut self, row: &Row<'_>) {
+        let key_len = row_key_bytes(row);
+        let value_len = row_value_bytes(row);
+        self.data.reserve(key_len + value_len + 16);
+        self.data.push(TAG_PUT);
+        put_varint(&mut self.data, key_len);
+        let key_at = self.data.len();
+        put_row_key(&mut self.data, row);
+        let key_end = self.data.len();
+        put_varint(&mut self.data, value_len);
+        let value_at = self.data.len();
+        put_row_value(&mut self.data, row);
+        let end = self.data.len();
+        self.count += 1;
+        self.staged.push(Staged { hash: row.key.hash64(), key_at, key_end, value_at, end });
+        self.newest = self.newest.max(row.version.hlc);
+        if let Some(at) = row.expiry {
+            self.open_put(Family::Expiry, 8 + key_len);
+            put_expiry_key(&mut self.data, at, row);
+            put_varint(&mut self.data, 0);
+        }
+    }
+
+    /// How many rows were pushed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// How many bytes a commit writes to the log, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether nothing was pushed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.staged.is_empty()
+    }
+
+    /// Forgets all rows; keeps a bounded part of the memory.
+    pub fn clear(&mut self) {
+        self.data.truncate(HEADER_BYTES);
+        self.data.shrink_to(RETAINED_BYTES_MAX);
+        self.staged.clear();
+        self.staged.shrink_to(RETAINED_BYTES_MAX / size_of::<Staged>());
+        self.scratch.clear();
+        self.scratch.shrink_to(RETAINED_BYTES_MAX);
+        self.count = 0;
+        self.newest = Hlc::ZERO;
+    }
+
+    /// Adds a document to the meta family.
+    pub(crate) fn put_meta(&mut self, name: &str, bytes: &[u8]) {
+        self.open_put(Family::Meta, name.len());
+        self.data.extend_from_slice(name.as_bytes());
+        put_varint(&mut self.data, bytes.len());
+        self.data.extend_from_slice(bytes);
+    }
+
+    /// The greatest clock of any row pushed.
+    pub(crate) fn newest(&self) -> Hlc {
+        self.newest
+    }
+
+    /// Fills the header in and gives the whole encoding.
+    pub(crate) fn encoded(&mut self) -> &[u8] {
+        if let Some(count) = self.data.get_mut(8..HEADER_BYTES) {
+            count.copy_from_slice(&self.count.to_le_bytes());
+        }
+        &self.data
+    }
+
+    /// Each row's key hash.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.staged.iter().map(|staged| staged.hash)
+    }
+
+    /// Working memory, and the rows as they were encoded.
+    pub(crate) fn staged(&mut self) -> (&mut Vec<u8>, impl Iterator<Item = StagedRow<'_>>) {
+        let data = &self.data;
+        let rows = self.staged.iter().map(move |staged| {
+            let key = data.get(staged.key_at..staged.key_end).unwrap_or_default();
+            let value = data.get(staged.value_at..staged.end).unwrap_or_default();
+            StagedRow { hash: staged.hash, key, value }
+        });
+        (&mut self.scratch, rows)
+    }
+
+    fn open_put(&mut self, family: Family, key_len: usize) {
+        self.data.push(TAG_PUT_FAMILY);
+        put_varint(&mut self.data, family as usize);
+        put_varint(&mut self.data, key_len);
+        self.count += 1;
+    }
+}
+
+/// One put of an encoded batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Put<'a> {
+    pub(crate) family: Family,
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+}
+
+/// Takes an encoded batch apart.
+pub(crate) fn puts(encoded: &[u8]) -> impl Iterator<Item = Result<Put<'_>, StorageError>> {
+    let mut rest = encoded.get(HEADER_BYTES..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let taken = take_put(rest);
+        rest = taken.map_or(&[], |(_, after)| after);
+        Some(taken.map(|(put, _)| put).ok_or_else(|| StorageError::damaged("a batch does not parse")))
+    })
+}
+
+fn take_put(bytes: &[u8]) -> Option<(Put<'_>, &[u8])> {
+    let (&tag, rest) = bytes.split_first()?;
+    let (family, rest) = match tag {
+        TAG_PUT => (Family::Rows, rest),
+        TAG_PUT_FAMILY => {
+            let (id, rest) = take_varint(rest)?;
+            (Family::ALL.into_iter().find(|family| *family as usize == id)?, rest)
+        }
+        _ => return None,
+    };
+    let (key_len, rest) = take_varint(rest)?;
+    let (key, rest) = rest.split_at_checked(key_len)?;
+    let (value_len, rest) = take_varint(rest)?;
+    let (value, rest) = rest.split_at_checked(value_len)?;
+    Some((Put { family, key, value }, rest))
+}

@@ -1,0 +1,297 @@
+//! The row cache: the newest record per key, never stale, without a read before a write.
+//!
+//! Keys hash to *stripes* (a lock and a table each) and, finer, to *slots* of a stripe. A slot counts the rows whose
+//! commit has begun and those that are done, and holds the greatest version ever done (its *mark*).
+//!
+//! - A commit begins its rows ([`RowCache::begin`]), writes them to the engine, then finishes each
+//!   ([`RowCache::finish`]): raises the mark and, under the stripe's lock, merges the row into the entry, if the key
+//!   has one. An absent key gets an entry only from a register row above the mark while no other row of the slot is
+//!   under way: that row is then provably the newest of its key, and it voids every counter cell.
+//! - A reader that misses takes a [`Ticket`], reads the engine, and fills the cache only if no row of the slot was
+//!   under way when it took the ticket and none has begun since. What it read is then exactly what the engine has.
+//!
+//! So an entry always holds every finished row of its key, and a key with a row under way that a reader may already
+//! have seen in the engine never gains an entry without that row: what readers see does not go back.
+//!
+//! Eviction is CLOCK per stripe, by bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as TableEntry;
+use parking_lot::Mutex;
+
+use crate::key::KeyRef;
+use crate::record::{Record, RecordBuilder};
+use crate::row::{Cell, Row};
+use crate::version::Version;
+
+const STRIPES: usize = 256;
+const SLOTS_PER_STRIPE: usize = 64;
+/// What an entry costs beside its bytes: the table's bucket at its usual load, and the allocation's header.
+const ENTRY_OVERHEAD_BYTES: usize = 64;
+/// An entry may take up this share of a stripe's budget.
+const ENTRY_SHARE_MAX: usize = 8;
+
+/// The newest record per key, in bounded memory.
+pub(crate) struct RowCache {
+    stripes: Box<[Mutex<Stripe>]>,
+    /// Rows begun, by slot of stripe.
+    begun: Box<[AtomicU64]>,
+}
+
+/// What a look into the cache gives.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// The key's record.
+    Hit(Record),
+    /// Read the engine, then offer the result with this ticket.
+    Miss(Ticket),
+}
+
+/// The state of a key's slot before the engine was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    /// Rows begun, if all were done.
+    quiet_at: Option<u64>,
+}
+
+struct Stripe {
+    table: HashTable<Entry>,
+    slots: [Slot; SLOTS_PER_STRIPE],
+    bytes: usize,
+    bytes_max: usize,
+    /// The bucket that eviction looks at next.
+    hand: usize,
+    hits: u64,
+    misses: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    mark: Version,
+    done: u64,
+}
+
+/// A key (database, then key bytes) and, from `start` on, its encoded record, in one allocation.
+struct Entry {
+    hash: u64,
+    bytes: Arc<[u8]>,
+    start: u32,
+    visited: bool,
+}
+
+impl Entry {
+    fn is_of(&self, key: KeyRef<'_>) -> bool {
+        self.bytes.get(..self.start as usize).and_then(<[u8]>::split_first) == Some((&key.db, key.key))
+    }
+
+    fn record(&self) -> Record {
+        Record::shared(&self.bytes, self.start as usize)
+    }
+
+    fn weight(&self) -> usize {
+        self.bytes.len() + ENTRY_OVERHEAD_BYTES
+    }
+}
+
+/// Which stripe, which slot of it, and where that slot's begun counter stands.
+struct Place {
+    stripe: usize,
+    slot: usize,
+}
+
+impl Place {
+    fn of(hash: u64) -> Place {
+        // The table takes its bucket from the low bits and its tag from the top seven.
+        let bits = (hash >> 40) as usize;
+        Place { stripe: bits % STRIPES, slot: (bits / STRIPES) % SLOTS_PER_STRIPE }
+    }
+
+    fn counter(&self) -> usize {
+        self.stripe * SLOTS_PER_STRIPE + self.slot
+    }
+}
+
+#[expect(clippy::indexing_slicing, reason = "Place stays below the fixed numbers of stripes and slots")]
+impl RowCache {
+    /// A cache of about `bytes_max` bytes, for a store whose rows are all at or before `mark`.
+    pub(crate) fn new(bytes_max: usize, mark: Version) -> RowCache {
+        let stripe = || {
+            Mutex::new(Stripe {
+                table: HashTable::new(),
+                slots: [Slot { mark, done: 0 }; SLOTS_PER_STRIPE],
+                bytes: 0,
+                bytes_max: bytes_max / STRIPES,
+                hand: 0,
+                hits: 0,
+                misses: 0,
+            })
+        };
+        RowCache {
+            stripes: std::iter::repeat_with(stripe).take(STRIPES).collect(),
+            begun: std::iter::repeat_with(AtomicU64::default).take(STRIPES * SLOTS_PER_STRIPE).collect(),
+        }
+    }
+
+    /// Looks `key` up.
+    pub(crate) fn get(&self, key: KeyRef<'_>) -> Lookup {
+        let hash = key.hash64();
+        let place = Place::of(hash);
+        let mut stripe = self.stripes[place.stripe].lock();
+        if let Some(entry) = stripe.table.find_mut(hash, |entry| entry.is_of(key)) {
+            entry.visited = true;
+            let record = entry.record();
+            stripe.hits += 1;
+            return Lookup::Hit(record);
+        }
+        stripe.misses += 1;
+        let begun = self.begun[place.counter()].load(Ordering::SeqCst);
+        Lookup::Miss(Ticket { quiet_at: (begun == stripe.slots[place.slot].done).then_some(begun) })
+    }
+
+    /// Offers what the engine holds of `key`, read after `ticket` was taken.
+    pub(crate) fn fill(&self, key: KeyRef<'_>, ticket: Ticket, record: &Record) {
+        let Some(quiet_at) = ticket.quiet_at else { return };
+        let hash = key.hash64();
+        let place = Place::of(hash);
+        let mut bytes = Vec::with_capacity(1 + key.key.len() + record.encoded().len());
+        put_entry_key(&mut bytes, key);
+        bytes.extend_from_slice(record.encoded());
+        let mut stripe = self.stripes[place.stripe].lock();
+        if self.begun[place.counter()].load(Ordering::SeqCst) == quiet_at {
+            stripe.insert_absent(hash, key, &bytes);
+        }
+    }
+
+    /// A row of a key with `hash` is about to be written to the engine.
+    pub(crate) fn begin(&self, hash: u64) {
+        self.begun[Place::of(hash).counter()].fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// `row` has been written to the engine. `scratch` is working memory.
+    pub(crate) fn finish(&self, hash: u64, row: &Row<'_>, scratch: &mut Vec<u8>) {
+        let place = Place::of(hash);
+        let mut stripe = self.stripes[place.stripe].lock();
+        let slot = &mut stripe.slots[place.slot];
+        slot.done += 1;
+        let above_mark = row.version > slot.mark;
+        slot.mark = slot.mark.max(row.version);
+        let alone = self.begun[place.counter()].load(Ordering::SeqCst) == slot.done;
+        let newest = above_mark && alone && row.cell == Cell::Register;
+        stripe.merge(hash, row, newest, scratch);
+    }
+
+    /// Hits, misses, entries and bytes.
+    pub(crate) fn counts(&self) -> [u64; 4] {
+        self.stripes.iter().fold([0; 4], |[hits, misses, entries, bytes], stripe| {
+            let stripe = stripe.lock();
+            [
+                hits + stripe.hits,
+                misses + stripe.misses,
+                entries + stripe.table.len() as u64,
+                bytes + stripe.bytes as u64,
+            ]
+        })
+    }
+}
+
+impl Stripe {
+    /// Takes `row` into the key's entry; makes one if the row is provably the `newest` of its key.
+    fn merge(&mut self, hash: u64, row: &Row<'_>, newest: bool, scratch: &mut Vec<u8>) {
+        scratch.clear();
+        let Some(entry) = self.table.find_mut(hash, |entry| entry.is_of(row.key)) else {
+            if newest {
+                put_entry_key(scratch, row.key);
+                encode_row(row, scratch);
+                self.insert_absent(hash, row.key, scratch);
+            }
+            return;
+        };
+        let old = entry.weight();
+        if !merge_into(entry, row, scratch) {
+            return;
+        }
+        let new = scratch.len() + ENTRY_OVERHEAD_BYTES;
+        if new > self.bytes_max / ENTRY_SHARE_MAX {
+            self.remove(hash, row.key);
+            return;
+        }
+        match Arc::get_mut(&mut entry.bytes) {
+            Some(bytes) if bytes.len() == scratch.len() => bytes.copy_from_slice(scratch),
+            _ => entry.bytes = Arc::from(scratch.as_slice()),
+        }
+        self.bytes = self.bytes - old + new;
+        self.evict();
+    }
+
+    /// Adds an entry of `bytes`, unless the key has one or the entry would be too big.
+    fn insert_absent(&mut self, hash: u64, key: KeyRef<'_>, bytes: &[u8]) {
+        let weight = bytes.len() + ENTRY_OVERHEAD_BYTES;
+        if weight > self.bytes_max / ENTRY_SHARE_MAX {
+            return;
+        }
+        let Ok(start) = u32::try_from(1 + key.key.len()) else { return };
+        if let TableEntry::Vacant(vacant) =
+            self.table.entry(hash, |entry| entry.is_of(key), |entry| entry.hash)
+        {
+            vacant.insert(Entry { hash, bytes: Arc::from(bytes), start, visited: false });
+            self.bytes += weight;
+            self.evict();
+        }
+    }
+
+    fn remove(&mut self, hash: u64, key: KeyRef<'_>) {
+        if let Ok(occupied) = self.table.find_entry(hash, |entry| entry.is_of(key)) {
+            let (entry, _) = occupied.remove();
+            self.bytes -= entry.weight();
+        }
+    }
+
+    /// Removes entries that were not looked up since the hand last passed, until the rest fits.
+    fn evict(&mut self) {
+        while self.bytes > self.bytes_max {
+            self.hand = if self.hand + 1 < self.table.num_buckets() { self.hand + 1 } else { 0 };
+            match self.table.get_bucket_mut(self.hand) {
+                Some(entry) if entry.visited => entry.visited = false,
+                Some(entry) => {
+                    self.bytes -= entry.weight();
+                    if let Ok(occupied) = self.table.get_bucket_entry(self.hand) {
+                        occupied.remove();
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+/// Puts the entry that results from `row` into `scratch`; false if the row changes nothing.
+fn merge_into(entry: &Entry, row: &Row<'_>, scratch: &mut Vec<u8>) -> bool {
+    let record = entry.record();
+    put_entry_key(scratch, row.key);
+    if row.cell == Cell::Register && !record.has_counters() {
+        if !record.is_absent() && record.base() >= row.version {
+            return false;
+        }
+        encode_row(row, scratch);
+        return true;
+    }
+    let mut builder = RecordBuilder::from(&record);
+    builder.add(row);
+    builder.encode_into(scratch);
+    scratch.get(entry.start as usize..) != Some(record.encoded())
+}
+
+fn put_entry_key(out: &mut Vec<u8>, key: KeyRef<'_>) {
+    out.push(key.db);
+    out.extend_from_slice(key.key);
+}
+
+/// Appends the record that consists of just `row`. Does not allocate for a register row.
+fn encode_row(row: &Row<'_>, out: &mut Vec<u8>) {
+    let mut builder = RecordBuilder::default();
+    builder.add(row);
+    builder.encode_into(out);
+}

@@ -1,0 +1,139 @@
+//! How RocksDB is set up. Figures behind the choices: ARCHITECTURE.md and `storage/benches`.
+
+use std::ffi::CStr;
+
+use rocksdb::compaction_filter::{CompactionFilter, Decision};
+use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
+use rocksdb::{
+    BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, DBRecoveryMode, Options, SliceTransform,
+};
+
+use crate::batch::Family;
+use crate::encode::PREFIX_BYTES;
+use crate::horizon::Horizons;
+use crate::options::StoreOptions;
+use crate::superseded::Superseded;
+
+/// Bits of bloom filter per key: about one false positive in a hundred.
+const BLOOM_BITS: f64 = 10.0;
+/// Memtables of rarely written families.
+const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
+/// Memtables that may wait for their flush, the active one included, before writes stop.
+const MEMTABLES_MAX: i32 = 4;
+/// Level-0 files before they are merged, before writes slow down, and before they stop.
+const LEVEL0_FILES: [i32; 3] = [4, 24, 48];
+const BLOCK_BYTES: usize = 8 << 10;
+/// Bytes after which the kernel is asked to write dirty pages out, so that a sync does not find gigabytes.
+const SYNC_STEP_BYTES: u64 = 1 << 20;
+/// RocksDB's own text log.
+const LOG_BYTES_MAX: usize = 8 << 20;
+const LOG_FILES_MAX: usize = 4;
+
+/// Options for the database and its families.
+pub(super) struct Tuned {
+    pub(super) database: Options,
+    memtable_bytes: usize,
+    cache: Cache,
+    horizons: Horizons,
+}
+
+impl Tuned {
+    pub(super) fn new(options: &StoreOptions, horizons: Horizons) -> Tuned {
+        let memtable_bytes = options.memtable_bytes;
+        Tuned {
+            database: database(options),
+            memtable_bytes,
+            cache: Cache::new_hyper_clock_cache(options.block_cache_bytes, 0),
+            horizons,
+        }
+    }
+
+    /// Options for the column family `name`.
+    pub(super) fn family(&self, name: &str) -> Options {
+        if name == Family::Rows.name() { self.rows() } else { self.small() }
+    }
+
+    fn rows(&self) -> Options {
+        let mut options = self.common();
+        options.set_write_buffer_size(self.memtable_bytes);
+        options.set_max_write_buffer_number(MEMTABLES_MAX);
+        options.set_max_bytes_for_level_base(self.memtable_bytes as u64 * 4);
+        options.set_target_file_size_base(self.memtable_bytes as u64);
+        // The position prefix (slot and 18 bits of the key's hash) is nearly unique per key, and of fixed length:
+        // a filter on it works like one on whole keys without calling back into Rust.
+        options.set_prefix_extractor(SliceTransform::create_fixed_prefix(PREFIX_BYTES));
+        options.set_compaction_filter_factory(FilterFactory(self.horizons.clone()));
+        options
+    }
+
+    fn small(&self) -> Options {
+        let mut options = self.common();
+        options.set_write_buffer_size(SMALL_MEMTABLE_BYTES);
+        options
+    }
+
+    fn common(&self) -> Options {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        table.set_block_size(BLOCK_BYTES);
+        table.set_bloom_filter(BLOOM_BITS, false);
+        table.set_whole_key_filtering(false);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_cache_index_and_filter_blocks_with_high_priority(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table.set_format_version(6);
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&table);
+        options.set_level_zero_file_num_compaction_trigger(LEVEL0_FILES[0]);
+        options.set_level_zero_slowdown_writes_trigger(LEVEL0_FILES[1]);
+        options.set_level_zero_stop_writes_trigger(LEVEL0_FILES[2]);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_bottommost_compression_type(DBCompressionType::Zstd);
+        options
+    }
+}
+
+fn database(options: &StoreOptions) -> Options {
+    let mut database = Options::default();
+    database.create_if_missing(true);
+    database.create_missing_column_families(true);
+    database.set_max_background_jobs(i32::try_from(options.background_jobs.max(2)).unwrap_or(i32::MAX));
+    // The log is handed to the operating system once per commit, by `Rocks::write`.
+    database.set_manual_wal_flush(true);
+    // What a killed process or a power failure may leave torn is the log's tail; anything else is damage.
+    database.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // A family that is hardly written must not keep old logs alive for ever.
+    database.set_max_total_wal_size(options.memtable_bytes as u64 * 6);
+    database.set_bytes_per_sync(SYNC_STEP_BYTES);
+    database.set_max_log_file_size(LOG_BYTES_MAX);
+    database.set_keep_log_file_num(LOG_FILES_MAX);
+    database
+}
+
+/// Makes a filter for each compaction, with the horizons then in force.
+struct FilterFactory(Horizons);
+
+impl CompactionFilterFactory for FilterFactory {
+    type Filter = Filter;
+
+    fn create(&mut self, _context: CompactionFilterContext) -> Filter {
+        Filter(Superseded::new(self.0.all()))
+    }
+
+    fn name(&self) -> &CStr {
+        c"gyre.superseded"
+    }
+}
+
+struct Filter(Superseded);
+
+impl CompactionFilter for Filter {
+    fn filter(&mut self, _level: u32, key: &[u8], _value: &[u8]) -> CompactionDecision {
+        if self.0.drops(key) { Decision::Remove } else { Decision::Keep }
+    }
+
+    fn name(&self) -> &CStr {
+        c"gyre.superseded"
+    }
+}

@@ -1,0 +1,468 @@
+//! The store: one engine, the cache of newest rows before it, horizons, documents, and what happens on a bad disk.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::batch::{Batch, Family};
+use crate::cache::{Lookup, RowCache};
+use crate::encode::{decode_row_key, decode_row_value, row_of};
+use crate::engine::memory::{Memory, MemoryDisk};
+use crate::engine::{Engine, Tier};
+use crate::error::StorageError;
+use crate::expiry::{self, Due};
+use crate::horizon::{self, Horizons};
+use crate::key::KeyRef;
+use crate::options::{FsyncPolicy, StoreOptions};
+use crate::read;
+use crate::record::Record;
+use crate::scan::{self, Range, ScanPage};
+use crate::stats::StoreStats;
+use crate::version::{Hlc, UnixMillis, Version};
+
+/// The on-disk format this program reads and writes.
+pub const FORMAT: u32 = 1;
+
+const META_FORMAT: &str = "storage.format";
+const META_HORIZONS: &str = "storage.horizons";
+const META_CLOCK_MARK: &str = "storage.clock_mark";
+/// Documents of the store's users carry this, so that they cannot meet the store's own.
+const META_USER_PREFIX: &str = "user.";
+
+/// How far the clock mark is put ahead of the rows that push it: once in so many milliseconds a commit moves it.
+const CLOCK_MARK_LEAD_MS: u64 = 400;
+
+/// Versioned rows on disk. `Send + Sync`; the node's workers share one.
+pub struct Store {
+    engine: Box<dyn Engine>,
+    cache: RowCache,
+    horizons: Horizons,
+    fsync: FsyncPolicy,
+    poison: OnceLock<String>,
+    /// No row in the engine has a greater clock. Kept durable by the batches that raise it.
+    clock_mark: AtomicU64,
+    /// Serialises what is written to the meta family from a state read before.
+    documents: Mutex<()>,
+    commits: AtomicU64,
+    rows_committed: AtomicU64,
+}
+
+impl Store {
+    /// Opens the store in `options.dir`, or makes one there.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`] when another process has it open, [`StorageError::UnknownFormat`] when another version
+    /// of Gyre wrote it, [`StorageError::Failed`] or [`StorageError::Damaged`] when it cannot be read.
+    #[cfg(feature = "rocksdb")]
+    pub fn open(options: &StoreOptions) -> Result<Store, StorageError> {
+        let horizons = Horizons::default();
+        let engine = crate::engine::rocks::Rocks::open(options, horizons.clone())?;
+        Store::on_engine(Box::new(engine), horizons, options)
+    }
+
+    /// An empty store in memory, gone when dropped.
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "an empty disk in memory has nothing to fail on")]
+    #[expect(clippy::expect_used, reason = "see above")]
+    pub fn in_memory() -> Store {
+        Store::open_memory(&MemoryDisk::new(), &StoreOptions::new("")).expect("an empty disk opens")
+    }
+
+    /// Opens the store on a pretended disk; `options.dir` and the sizes of RocksDB's parts are not looked at.
+    pub fn open_memory(disk: &MemoryDisk, options: &StoreOptions) -> Result<Store, StorageError> {
+        let horizons = Horizons::default();
+        let engine = Memory::new(disk.clone(), horizons.clone());
+        Store::on_engine(Box::new(engine), horizons, options)
+    }
+
+    fn on_engine(
+        engine: Box<dyn Engine>,
+        horizons: Horizons,
+        options: &StoreOptions,
+    ) -> Result<Store, StorageError> {
+        check_format(engine.as_ref())?;
+        if let Some(bytes) = engine.get(Family::Meta, META_HORIZONS.as_bytes())? {
+            horizons.store(horizon::decode(&bytes)?);
+        }
+        let clock_mark = match engine.get(Family::Meta, META_CLOCK_MARK.as_bytes())? {
+            Some(bytes) => Hlc(u64::from_be_bytes(
+                bytes.try_into().map_err(|_| StorageError::damaged("the clock mark does not parse"))?,
+            )),
+            None => Hlc::ZERO,
+        };
+        let mark =
+            if clock_mark == Hlc::ZERO { Version::ZERO } else { Version { hlc: clock_mark, node: u64::MAX } };
+        Ok(Store {
+            engine,
+            cache: RowCache::new(options.row_cache_bytes, mark),
+            horizons,
+            fsync: options.fsync,
+            poison: OnceLock::new(),
+            clock_mark: AtomicU64::new(clock_mark.0),
+            documents: Mutex::new(()),
+            commits: AtomicU64::default(),
+            rows_committed: AtomicU64::default(),
+        })
+    }
+
+    /// A batch to push rows into. Reuse it: [`Store::commit`] clears it.
+    #[must_use]
+    pub fn batch(&self) -> Batch {
+        Batch::default()
+    }
+
+    /// Writes the rows of `batch`, all or none, without reading anything, and clears it.
+    ///
+    /// On return the rows are in the operating system's hands (on stable storage under [`FsyncPolicy::Always`]) and
+    /// every read sees them. Several threads may commit at once.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`] when the write failed, or one before it. Whether the rows are stored is then
+    /// unknown; nothing of them may be acknowledged.
+    pub fn commit(&self, batch: &mut Batch) -> Result<(), StorageError> {
+        let result = self.write(batch);
+        batch.clear();
+        result
+    }
+
+    fn write(&self, batch: &mut Batch) -> Result<(), StorageError> {
+        self.check_poison()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if batch.newest().0 > self.clock_mark.load(Ordering::Acquire) {
+            return self.write_with_mark(batch);
+        }
+        self.write_rows(batch)
+    }
+
+    /// As [`Store::write_rows`], raising the durable clock mark in the same batch.
+    fn write_with_mark(&self, batch: &mut Batch) -> Result<(), StorageError> {
+        let _exclusive = self.documents.lock();
+        let lead = CLOCK_MARK_LEAD_MS << 16;
+        let mark = batch.newest().0.saturating_add(lead).max(self.clock_mark.load(Ordering::Acquire));
+        batch.put_meta(META_CLOCK_MARK, &mark.to_be_bytes());
+        self.write_rows(batch)?;
+        self.clock_mark.store(mark, Ordering::Release);
+        Ok(())
+    }
+
+    fn write_rows(&self, batch: &mut Batch) -> Result<(), StorageError> {
+        for hash in batch.hashes() {
+            self.cache.begin(hash);
+        }
+        let sync = self.fsync == FsyncPolicy::Always;
+        self.engine.write(batch.encoded(), sync).map_err(|error| self.fail(&error))?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.rows_committed.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        let (scratch, rows) = batch.staged();
+        for staged in rows {
+            // The batch encoded these itself.
+            let (Ok(parts), Ok(value)) = (decode_row_key(staged.key), decode_row_value(staged.value)) else {
+                continue;
+            };
+            let position = u64::from(parts.prefix) << 32;
+            let key = KeyRef { db: parts.db, key: parts.key, position };
+            self.cache.finish(staged.hash, &row_of(key, &parts, &value), scratch);
+        }
+        Ok(())
+    }
+
+    /// What is known of `key` from memory: row cache, memtables, block cache. `None` when the disk must be asked.
+    pub fn try_read(&self, key: KeyRef<'_>) -> Result<Option<Record>, StorageError> {
+        self.read_tier(key, Tier::Memory)
+    }
+
+    /// The newest row of each cell of `key`. May touch the disk.
+    pub fn read(&self, key: KeyRef<'_>) -> Result<Record, StorageError> {
+        Ok(self.read_tier(key, Tier::Disk)?.unwrap_or_default())
+    }
+
+    fn read_tier(&self, key: KeyRef<'_>, tier: Tier) -> Result<Option<Record>, StorageError> {
+        let record = match self.cache.get(key) {
+            Lookup::Hit(record) => record,
+            Lookup::Miss(ticket) => {
+                let Some(record) = read::newest(self.engine.as_ref(), key, tier)? else { return Ok(None) };
+                self.cache.fill(key, ticket, &record);
+                record
+            }
+        };
+        Ok(Some(self.under_horizon(key.db, record)))
+    }
+
+    fn under_horizon(&self, db: u8, record: Record) -> Record {
+        let horizon = self.horizons.of(db);
+        if horizon == Version::ZERO { record } else { record.under_horizon(horizon) }
+    }
+
+    /// A page of the keys of database `db` (all databases if `None`) whose position prefix is in `from..end`, with
+    /// their records; `end` at most [`scan::PREFIX_END`]. May touch the disk.
+    ///
+    /// A page ends on the border of a prefix once `keys_max` keys or `bytes_max` bytes were passed, keys of other
+    /// databases and dead keys included, so its time is bounded; there is always progress. Without `with_values` a
+    /// string's value is left empty (unless counters stand on it).
+    pub fn scan(
+        &self,
+        db: Option<u8>,
+        from: u64,
+        end: u64,
+        keys_max: usize,
+        bytes_max: usize,
+        with_values: bool,
+    ) -> Result<ScanPage, StorageError> {
+        let range = Range { db, from, end, with_values };
+        scan::page(self.engine.as_ref(), &self.horizons, range, keys_max, bytes_max)
+    }
+
+    /// How many keys of `db` live at `now` with a position prefix in `from..end`. Walks the range: for big ones call
+    /// it on a thread that may block.
+    pub fn count_keys(&self, db: u8, from: u64, end: u64, now: UnixMillis) -> Result<u64, StorageError> {
+        let range = Range { db: Some(db), from, end, with_values: false };
+        scan::count(self.engine.as_ref(), &self.horizons, range, now)
+    }
+
+    /// Up to `limit` entries of the expiry index that are due at `now`, earliest first: for the sweeper. An entry
+    /// names a row that was written with that expiry; newer rows of the cell may have replaced it since.
+    pub fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<Due>, StorageError> {
+        expiry::due(self.engine.as_ref(), now, limit)
+    }
+
+    /// Up to which version database `db` was flushed; [`Version::ZERO`] if never.
+    #[must_use]
+    pub fn horizon(&self, db: u8) -> Version {
+        self.horizons.of(db)
+    }
+
+    /// Raises the horizon of each database to the one given for it, by database number. Durable on return, and in
+    /// force for every read and scan from then on. Horizons never fall.
+    pub fn set_horizons(&self, horizons: &[Version]) -> Result<(), StorageError> {
+        let _exclusive = self.documents.lock();
+        let Some(merged) = self.horizons.merged_with(horizons) else { return Ok(()) };
+        self.put_document(META_HORIZONS, &horizon::encode(&merged))?;
+        self.horizons.store(merged);
+        Ok(())
+    }
+
+    /// The document `name`, if it was ever put.
+    pub fn meta_get(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        self.engine.get(Family::Meta, [META_USER_PREFIX, name].concat().as_bytes())
+    }
+
+    /// Puts the document `name`, on stable storage before it returns. For small things: identity, topology, clock.
+    pub fn meta_put(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        self.put_document(&[META_USER_PREFIX, name].concat(), bytes)
+    }
+
+    fn put_document(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        self.check_poison()?;
+        let mut batch = Batch::default();
+        batch.put_meta(name, bytes);
+        self.engine.write(batch.encoded(), true).map_err(|error| self.fail(&error))
+    }
+
+    /// A clock value that no row in the store exceeds, less than half a second ahead of the newest. A node that stamps only
+    /// later ones never repeats a version, whatever its wall clock does.
+    #[must_use]
+    pub fn clock_mark(&self) -> Hlc {
+        Hlc(self.clock_mark.load(Ordering::Acquire))
+    }
+
+    /// Puts everything committed so far on stable storage.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`] when that failed; the store accepts nothing more.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        self.check_poison()?;
+        self.engine.sync().map_err(|error| self.fail(&error))
+    }
+
+    /// Why the store accepts no more writes, if it does not.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<StorageError> {
+        self.poison.get().map(|reason| StorageError::Poisoned { reason: reason.clone() })
+    }
+
+    /// What the store counts.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let [cache_hits, cache_misses, cache_entries, cache_bytes] = self.cache.counts();
+        StoreStats {
+            commits: self.commits.load(Ordering::Relaxed),
+            rows_committed: self.rows_committed.load(Ordering::Relaxed),
+            cache_hits,
+            cache_misses,
+            cache_entries,
+            cache_bytes,
+            engine: self.engine.stats(),
+        }
+    }
+
+    /// Writes memory to files and merges all files, dropping superseded rows. Slow; for maintenance.
+    pub fn compact(&self) -> Result<(), StorageError> {
+        self.engine.compact()
+    }
+
+    fn check_poison(&self) -> Result<(), StorageError> {
+        self.poisoned().map_or(Ok(()), Err)
+    }
+
+    fn fail(&self, error: &StorageError) -> StorageError {
+        let reason = self.poison.get_or_init(|| error.to_string()).clone();
+        StorageError::Poisoned { reason }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("fsync", &self.fsync)
+            .field("poison", &self.poison)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refuses an engine that holds another format; marks a new one with ours.
+fn check_format(engine: &dyn Engine) -> Result<(), StorageError> {
+    match engine.get(Family::Meta, META_FORMAT.as_bytes())? {
+        None => {
+            let mut batch = Batch::default();
+            batch.put_meta(META_FORMAT, FORMAT.to_string().as_bytes());
+            engine.write(batch.encoded(), true)
+        }
+        Some(found) if found == FORMAT.to_string().as_bytes() => Ok(()),
+        Some(found) => Err(StorageError::UnknownFormat {
+            found: String::from_utf8_lossy(&found).into_owned(),
+            supported: FORMAT,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::{Body, Cell, Row};
+
+    fn row(key: &'static [u8], hlc: u64, body: Body<'static>) -> Row<'static> {
+        Row {
+            key: KeyRef::new(0, key),
+            cell: Cell::Register,
+            version: Version { hlc: Hlc(hlc), node: 1 },
+            expiry: None,
+            body,
+        }
+    }
+
+    fn commit(store: &Store, rows: &[Row<'_>]) -> Result<(), StorageError> {
+        let mut batch = store.batch();
+        for row in rows {
+            batch.push(row);
+        }
+        store.commit(&mut batch)
+    }
+
+    #[test]
+    fn failed_write_poisons_the_store() {
+        let disk = MemoryDisk::new();
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        disk.fail_writes(true);
+        let first = commit(&store, &[row(b"k", 1, Body::Value(b"v"))]).unwrap_err();
+        assert!(matches!(first, StorageError::Poisoned { .. }), "{first}");
+        disk.fail_writes(false);
+        assert_eq!(commit(&store, &[row(b"k", 2, Body::Value(b"v"))]), Err(first.clone()));
+        assert_eq!(store.meta_put("name", b"x"), Err(first.clone()));
+        assert_eq!(store.sync(), Err(first.clone()));
+        assert_eq!(store.poisoned(), Some(first));
+    }
+
+    #[test]
+    fn failed_sync_poisons_the_store() {
+        let disk = MemoryDisk::new();
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        disk.fail_syncs(true);
+        store.sync().unwrap_err();
+        disk.fail_syncs(false);
+        commit(&store, &[row(b"k", 1, Body::Value(b"v"))]).unwrap_err();
+    }
+
+    #[test]
+    fn failed_fsync_of_a_commit_poisons_under_always() {
+        let disk = MemoryDisk::new();
+        let options = StoreOptions { fsync: FsyncPolicy::Always, ..StoreOptions::new("") };
+        let store = Store::open_memory(&disk, &options).unwrap();
+        disk.fail_syncs(true);
+        commit(&store, &[row(b"k", 1, Body::Value(b"v"))]).unwrap_err();
+        assert!(store.poisoned().is_some());
+    }
+
+    #[test]
+    fn crash_forgets_only_what_was_not_synced() {
+        let disk = MemoryDisk::new();
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        commit(&store, &[row(b"a", 1, Body::Value(b"1"))]).unwrap();
+        store.sync().unwrap();
+        commit(&store, &[row(b"a", 2, Body::Value(b"2")), row(b"b", 3, Body::Value(b"3"))]).unwrap();
+        drop(store);
+        disk.crash(0);
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        assert_eq!(store.read(KeyRef::new(0, b"a")).unwrap().base().hlc, Hlc(1));
+        assert!(store.read(KeyRef::new(0, b"b")).unwrap().is_absent());
+    }
+
+    #[test]
+    fn clock_mark_is_never_behind_a_stored_row() {
+        let disk = MemoryDisk::new();
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        assert_eq!(store.clock_mark(), Hlc::ZERO);
+        for hlc in [5, 1 << 40, 3, 1 << 50] {
+            commit(&store, &[row(b"a", hlc, Body::Value(b"1"))]).unwrap();
+            let reopened = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+            assert!(reopened.clock_mark() >= Hlc(hlc));
+        }
+    }
+
+    #[test]
+    fn unknown_format_is_refused_by_name() {
+        let disk = MemoryDisk::new();
+        let engine = Memory::new(disk.clone(), Horizons::default());
+        let mut batch = Batch::default();
+        batch.put_meta(META_FORMAT, b"99");
+        engine.write(batch.encoded(), true).unwrap();
+        let error = Store::open_memory(&disk, &StoreOptions::new("")).unwrap_err();
+        assert_eq!(error, StorageError::UnknownFormat { found: "99".into(), supported: FORMAT });
+    }
+
+    #[test]
+    fn read_that_would_touch_the_disk_answers_none() {
+        let disk = MemoryDisk::new();
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        commit(&store, &[row(b"a", 1, Body::Value(b"1"))]).unwrap();
+        disk.set_cold(true);
+        let cold = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        let key = KeyRef::new(0, b"a");
+        assert_eq!(cold.try_read(key).unwrap(), None);
+        let record = cold.read(key).unwrap();
+        assert_eq!(cold.try_read(key).unwrap(), Some(record), "the read has filled the cache");
+    }
+
+    #[test]
+    fn horizons_are_durable_and_never_fall() {
+        let disk = MemoryDisk::new();
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        let version = |hlc| Version { hlc: Hlc(hlc), node: 9 };
+        store.set_horizons(&[version(10)]).unwrap();
+        store.set_horizons(&[version(4), version(7)]).unwrap();
+        disk.crash(0);
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        assert_eq!(
+            [store.horizon(0), store.horizon(1), store.horizon(2)],
+            [version(10), version(7), Version::ZERO]
+        );
+        commit(&store, &[row(b"a", 9, Body::Value(b"old")), row(b"b", 11, Body::Value(b"new"))]).unwrap();
+        let now = UnixMillis(0);
+        assert_eq!(store.read(KeyRef::new(0, b"a")).unwrap().view(now), None);
+        assert!(store.read(KeyRef::new(0, b"b")).unwrap().view(now).is_some());
+        assert_eq!(store.count_keys(0, 0, scan::PREFIX_END, now).unwrap(), 1);
+        assert_eq!(store.scan(Some(0), 0, scan::PREFIX_END, 10, 1000, true).unwrap().entries.len(), 1);
+    }
+}
