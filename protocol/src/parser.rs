@@ -160,6 +160,12 @@ impl Parser {
         Args::new(if self.is_inline { &self.inline } else { buffer }, &self.spans)
     }
 
+    /// Bytes of heap that the parser holds between requests.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.spans.capacity() * size_of::<Span>() + self.inline.capacity()
+    }
+
     /// Reads `*count`.
     #[inline]
     fn count(&mut self, buffer: &[u8], searched: usize, limits: &Limits) -> Result<Parsed, ProtocolError> {
@@ -254,7 +260,7 @@ impl Parser {
                 ProtocolError::InvalidBulkLength
             });
         }
-        if next.saturating_add(length) > limits.request_bytes_max {
+        if next.saturating_add(length) > limits.request_bytes_max.min(u32::MAX as usize) {
             return Err(ProtocolError::RequestTooBig);
         }
         self.at = next;
@@ -375,3 +381,6 @@ pub fn integer(text: &[u8]) -> Option<i64> {
         if negative { value.checked_sub(digit) } else { value.checked_add(digit) }
     })
 }
+
+#[cfg(test)]
+mod tests;
