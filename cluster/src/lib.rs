@@ -2,7 +2,10 @@
 
 pub mod clock;
 pub mod frame;
+pub mod handshake;
 pub mod modify;
 pub mod node;
 pub mod ring;
 pub mod time;
+pub mod topology;
+pub mod wire;
