@@ -1,0 +1,389 @@
+//! `/metrics`: the text of the Prometheus exposition format, made when it is asked for.
+
+use gyre_cluster::coordinator::{Operation, Statistics};
+use gyre_cluster::level::Consistency;
+use gyre_storage::StoreStats;
+use prometheus::core::Collector;
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram as HistogramProto, LabelPair, Metric, MetricFamily, MetricType,
+};
+use prometheus::{Encoder, TextEncoder};
+
+use super::{CommandStats, Metrics};
+
+/// Histogram bounds are powers of two of microseconds: 2^4 (16 µs) to 2^24 (16.8 s).
+const BOUND_EXPONENTS: std::ops::RangeInclusive<u32> = 4..=24;
+
+/// The `Content-Type` of the text.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// What the node is like at the moment, beside its counters.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// Gyre's version.
+    pub version: &'static str,
+    /// The node's id.
+    pub node: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Open client connections.
+    pub connections: u64,
+    /// Connections accepted since the start.
+    pub connections_accepted: u64,
+    /// Connections refused by `maxclients`.
+    pub connections_refused: u64,
+    /// Whether the ring has formed.
+    pub ring_formed: bool,
+    /// Members of the ring, this node included.
+    pub ring_members: u64,
+    /// Whether the store refuses writes after a failed sync.
+    pub store_poisoned: bool,
+    /// The store.
+    pub store: StoreStats,
+    /// The peers.
+    pub peers: Vec<PeerGauges>,
+}
+
+/// One peer, as seen from here.
+#[derive(Clone, Debug, Default)]
+pub struct PeerGauges {
+    /// Its id.
+    pub node: String,
+    /// How many workers have a link to it.
+    pub links_up: u64,
+    /// Bytes waiting to be sent to it.
+    pub queued_bytes: u64,
+}
+
+/// The exposition text of a node.
+pub fn render(metrics: &Metrics, gauges: &Gauges) -> String {
+    let mut families = Families::default();
+    node(&mut families, gauges);
+    clients(&mut families, metrics, gauges);
+    commands(&mut families, &metrics.commands_since_start());
+    coordinators(&mut families, &metrics.coordinators());
+    peers(&mut families, &gauges.peers);
+    store(&mut families, gauges);
+    families.0.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
+    families.text()
+}
+
+fn node(out: &mut Families, gauges: &Gauges) {
+    let info = [("version", gauges.version), ("node", gauges.node.as_str())];
+    out.gauges("gyre_node_info", "The node; always 1.", [(&info[..], 1)]);
+    out.gauge("gyre_uptime_seconds", "Seconds since the start.", gauges.uptime_seconds);
+    out.gauge("gyre_ring_formed", "1 when the ring has formed.", u64::from(gauges.ring_formed));
+    out.gauge("gyre_ring_members", "Members of the ring.", gauges.ring_members);
+    let poisoned = u64::from(gauges.store_poisoned);
+    out.gauge("gyre_store_poisoned", "1 when the store refuses writes after a failed sync.", poisoned);
+}
+
+fn clients(out: &mut Families, metrics: &Metrics, gauges: &Gauges) {
+    let totals = metrics.totals_since_start();
+    out.gauge("gyre_client_connections", "Open client connections.", gauges.connections);
+    out.counter("gyre_client_connections_total", "Client connections accepted.", gauges.connections_accepted);
+    let refused = gauges.connections_refused;
+    out.counter(
+        "gyre_client_connections_refused_total",
+        "Client connections refused by maxclients.",
+        refused,
+    );
+    out.counter("gyre_client_received_bytes_total", "Bytes that clients sent.", totals.bytes_in);
+    out.counter("gyre_client_sent_bytes_total", "Bytes sent to clients.", totals.bytes_out);
+    let errors = metrics.errors();
+    let by_code: Vec<_> = errors.iter().map(|(code, count)| ([("code", code.as_str())], *count)).collect();
+    out.gauges(
+        "gyre_error_replies",
+        "Error replies by code since the last CONFIG RESETSTAT.",
+        by_code.iter().map(|(labels, count)| (&labels[..], *count)),
+    );
+}
+
+fn commands(out: &mut Families, commands: &[CommandStats]) {
+    let used: Vec<_> = commands
+        .iter()
+        .filter(|command| command.calls + command.rejected > 0)
+        .map(|command| ([("command", command.name)], command))
+        .collect();
+    let each = |value: fn(&CommandStats) -> u64| used.iter().map(move |(labels, c)| (&labels[..], value(c)));
+    out.counters("gyre_commands_total", "Commands executed.", each(|command| command.calls));
+    out.counters(
+        "gyre_commands_failed_total",
+        "Commands that answered an error.",
+        each(|command| command.failed),
+    );
+    out.counters(
+        "gyre_commands_rejected_total",
+        "Commands refused before execution.",
+        each(|command| command.rejected),
+    );
+    let latencies = used.iter().map(|(labels, command)| histogram(&labels[..], command));
+    out.family(
+        "gyre_command_duration_seconds",
+        "From the arrival of a command to its answer.",
+        MetricType::HISTOGRAM,
+        latencies.collect(),
+    );
+}
+
+fn histogram(labels: &[(&str, &str)], command: &CommandStats) -> Metric {
+    let mut proto = HistogramProto::default();
+    proto.set_sample_count(command.latency.count());
+    proto.set_sample_sum(float(command.micros) / 1e6);
+    let bounds = BOUND_EXPONENTS.map(|exponent| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(float(1 << exponent) / 1e6);
+        bucket.set_cumulative_count(command.latency.at_most_power_of_two(exponent));
+        bucket
+    });
+    proto.set_bucket(bounds.collect());
+    let mut metric = labelled(labels);
+    metric.set_histogram(proto);
+    metric
+}
+
+fn coordinators(out: &mut Families, workers: &[Statistics]) {
+    let sum = |value: fn(&Statistics) -> u64| workers.iter().map(value).sum::<u64>();
+    let mut outcomes = Vec::new();
+    for operation in Operation::ALL {
+        for level in [Consistency::One, Consistency::Quorum, Consistency::All] {
+            let mut counts = [("done", 0), ("unavailable", 0), ("timeout", 0), ("overloaded", 0)];
+            for worker in workers {
+                let ends = worker.ends(operation, level);
+                let ends = [ends.done, ends.unavailable, ends.timed_out, ends.overloaded];
+                counts.iter_mut().zip(ends).for_each(|((_, count), more)| *count += more);
+            }
+            let labels = |outcome| {
+                [("operation", operation.name()), ("consistency", level_name(level)), ("outcome", outcome)]
+            };
+            outcomes.extend(counts.map(|(outcome, count)| (labels(outcome), count)));
+        }
+    }
+    out.counters(
+        "gyre_operations_total",
+        "Operations coordinated by this node, by consistency level and outcome.",
+        outcomes.iter().map(|(labels, count)| (&labels[..], *count)),
+    );
+    let mismatches = sum(|worker| worker.digest_mismatches);
+    out.counter("gyre_digest_mismatches_total", "Reads whose replicas disagreed.", mismatches);
+    let repairs = [
+        (&[("mode", "blocking")][..], sum(|worker| worker.repairs_blocking)),
+        (&[("mode", "background")][..], sum(|worker| worker.repairs_background)),
+    ];
+    out.counters("gyre_read_repairs_total", "Rows sent to replicas that a read found stale.", repairs);
+    let retries = sum(|worker| worker.speculative_retries);
+    out.counter("gyre_speculative_retries_total", "Reads that asked a further replica for speed.", retries);
+    let rounds = [
+        (&[("kind", "single")][..], sum(|worker| worker.counter_rounds_single)),
+        (&[("kind", "resolved")][..], sum(|worker| worker.counter_rounds_resolved)),
+    ];
+    out.counters("gyre_counter_rounds_total", "Increments by how many rounds they took.", rounds);
+    let forwarded = sum(|worker| worker.forwarded);
+    out.counter("gyre_forwarded_total", "Read-modify-writes sent to the key's primary.", forwarded);
+    out.counter("gyre_served_total", "Requests served as a replica.", sum(|worker| worker.served));
+}
+
+fn level_name(level: Consistency) -> &'static str {
+    match level {
+        Consistency::One => "one",
+        Consistency::Quorum => "quorum",
+        Consistency::All => "all",
+    }
+}
+
+fn peers(out: &mut Families, peers: &[PeerGauges]) {
+    let labels: Vec<_> = peers.iter().map(|peer| ([("peer", peer.node.as_str())], peer)).collect();
+    let each = |value: fn(&PeerGauges) -> u64| labels.iter().map(move |(labels, p)| (&labels[..], value(p)));
+    out.gauges("gyre_peer_links_up", "Workers with a link to the peer.", each(|peer| peer.links_up));
+    out.gauges(
+        "gyre_peer_queued_bytes",
+        "Bytes waiting to be sent to the peer.",
+        each(|peer| peer.queued_bytes),
+    );
+}
+
+fn store(out: &mut Families, gauges: &Gauges) {
+    let StoreStats { commits, rows_committed, cache_hits, cache_misses, cache_entries, cache_bytes, engine } =
+        &gauges.store;
+    out.counter("gyre_store_commits_total", "Batches committed.", *commits);
+    out.counter("gyre_store_rows_committed_total", "Rows committed.", *rows_committed);
+    out.counter("gyre_row_cache_hits_total", "Reads answered by the row cache.", *cache_hits);
+    out.counter("gyre_row_cache_misses_total", "Reads that went on to the engine.", *cache_misses);
+    out.gauge("gyre_row_cache_entries", "Keys in the row cache.", *cache_entries);
+    out.gauge("gyre_row_cache_bytes", "Bytes in the row cache.", *cache_bytes);
+    out.gauge("gyre_rocksdb_rows", "Rows, old versions included, estimated.", engine.rows_estimated);
+    out.gauge("gyre_rocksdb_memtable_bytes", "Bytes in memtables.", engine.memtable_bytes);
+    out.gauge("gyre_rocksdb_table_bytes", "Bytes in live table files.", engine.table_bytes);
+    out.gauge("gyre_rocksdb_block_cache_bytes", "Bytes in the block cache.", engine.block_cache_bytes);
+    let readers = engine.table_readers_bytes;
+    out.gauge("gyre_rocksdb_table_readers_bytes", "Bytes of indexes and filters beside the cache.", readers);
+    let levels: Vec<(String, u64)> =
+        engine.files_at_level.iter().enumerate().map(|(level, files)| (level.to_string(), *files)).collect();
+    let levels: Vec<_> = levels.iter().map(|(level, files)| ([("level", level.as_str())], *files)).collect();
+    out.gauges(
+        "gyre_rocksdb_files",
+        "Table files by level.",
+        levels.iter().map(|(labels, files)| (&labels[..], *files)),
+    );
+    let pending = engine.compaction_pending_bytes;
+    out.gauge("gyre_rocksdb_compaction_pending_bytes", "Bytes compactions have to rewrite.", pending);
+    out.gauge("gyre_rocksdb_compactions_running", "Compactions running.", engine.compactions_running);
+    out.gauge("gyre_rocksdb_flushes_running", "Flushes running.", engine.flushes_running);
+    let slowed = engine.delayed_write_rate;
+    out.gauge(
+        "gyre_rocksdb_delayed_write_rate_bytes",
+        "Bytes a second writes are slowed to; 0 is not.",
+        slowed,
+    );
+    let stopped = u64::from(engine.write_stopped);
+    out.gauge("gyre_rocksdb_write_stopped", "1 while writes wait for compaction.", stopped);
+    let errors = engine.background_errors;
+    out.counter("gyre_rocksdb_background_errors_total", "Errors of flushes and compactions.", errors);
+}
+
+/// Label names and values of one series.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+#[derive(Default)]
+struct Families(Vec<MetricFamily>);
+
+impl Families {
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.counters(name, help, [(&[][..], value)]);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.gauges(name, help, [(&[][..], value)]);
+    }
+
+    fn counters<'a>(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels<'a>, u64)>) {
+        let metrics = series.into_iter().map(|(labels, value)| {
+            let mut counter = Counter::default();
+            counter.set_value(float(value));
+            let mut metric = labelled(labels);
+            metric.set_counter(counter);
+            metric
+        });
+        self.family(name, help, MetricType::COUNTER, metrics.collect());
+    }
+
+    fn gauges<'a>(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels<'a>, u64)>) {
+        let metrics = series.into_iter().map(|(labels, value)| {
+            let mut gauge = Gauge::default();
+            gauge.set_value(float(value));
+            let mut metric = labelled(labels);
+            metric.set_gauge(gauge);
+            metric
+        });
+        self.family(name, help, MetricType::GAUGE, metrics.collect());
+    }
+
+    /// Adds a family; one without series is left out, since the encoder refuses it.
+    fn family(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
+        if metrics.is_empty() {
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(name.into());
+        family.set_help(help.into());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.0.push(family);
+    }
+
+    fn text(&self) -> String {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.0, &mut text) {
+            tracing::error!(%error, "cannot render the metrics");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+fn labelled(labels: Labels<'_>) -> Metric {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).into());
+        pair.set_value((*value).into());
+        pair
+    };
+    Metric::from_label(labels.iter().map(pair).collect())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "the exposition format has floats only")]
+fn float(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use gyre_protocol::CommandId;
+
+    use super::*;
+    use crate::metrics::CommandIndex;
+
+    fn index(name: &str) -> CommandIndex {
+        CommandId::ALL
+            .iter()
+            .map(|id| CommandIndex::of(id.command()))
+            .find(|index| index.name() == name)
+            .unwrap()
+    }
+
+    fn has_line(text: &str, line: &str) -> bool {
+        text.lines().any(|have| have == line)
+    }
+
+    #[test]
+    fn the_text_shows_commands_with_their_histograms() {
+        let metrics = Metrics::new(1);
+        let worker = metrics.worker(0);
+        worker.record(index("get"), 16);
+        worker.record(index("get"), 17);
+        worker.count_rejected(index("set"));
+        let text = render(&metrics, &Gauges::default());
+        for line in [
+            "# TYPE gyre_commands_total counter",
+            "gyre_commands_total{command=\"get\"} 2",
+            "gyre_commands_rejected_total{command=\"set\"} 1",
+            "# TYPE gyre_command_duration_seconds histogram",
+            "gyre_command_duration_seconds_bucket{command=\"get\",le=\"0.000016\"} 1",
+            "gyre_command_duration_seconds_bucket{command=\"get\",le=\"0.000032\"} 2",
+            "gyre_command_duration_seconds_bucket{command=\"get\",le=\"+Inf\"} 2",
+            "gyre_command_duration_seconds_count{command=\"get\"} 2",
+        ] {
+            assert!(has_line(&text, line), "{line} is missing from\n{text}");
+        }
+        assert!(!text.contains("append"), "commands that nobody used are left out");
+    }
+
+    #[test]
+    fn the_text_shows_what_the_gauges_say() {
+        let mut gauges = Gauges { ring_members: 3, ring_formed: true, ..Gauges::default() };
+        gauges.peers.push(PeerGauges { node: "abc".into(), links_up: 2, queued_bytes: 77 });
+        gauges.store.engine.files_at_level = vec![4, 0];
+        let text = render(&Metrics::new(1), &gauges);
+        for line in [
+            "gyre_ring_formed 1",
+            "gyre_ring_members 3",
+            "gyre_peer_queued_bytes{peer=\"abc\"} 77",
+            "gyre_rocksdb_files{level=\"0\"} 4",
+            "gyre_operations_total{operation=\"write\",consistency=\"quorum\",outcome=\"timeout\"} 0",
+            "gyre_read_repairs_total{mode=\"blocking\"} 0",
+        ] {
+            assert!(has_line(&text, line), "{line} is missing from\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_family_is_described_once() {
+        let text = render(&Metrics::new(2), &Gauges::default());
+        let mut seen = HashMap::new();
+        for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+            *seen.entry(line.split(' ').nth(2).unwrap()).or_insert(0) += 1;
+        }
+        assert!(seen.len() > 30 && seen.values().all(|count| *count == 1), "{seen:?}");
+    }
+}
