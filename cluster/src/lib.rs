@@ -1,10 +1,15 @@
 //! The pure cores of a Gyre cluster: what decides, without socket, clock, task or ambient randomness.
 
 pub mod clock;
+pub mod coordinator;
 pub mod frame;
 pub mod handshake;
+pub mod latency;
+pub mod level;
+pub mod message;
 pub mod modify;
 pub mod node;
+pub mod outcome;
 pub mod ring;
 pub mod time;
 pub mod topology;

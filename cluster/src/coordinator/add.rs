@@ -1,0 +1,161 @@
+//! Increments in a single round.
+//!
+//! Only the actor itself writes its counter cell, and it does so under the key's lock. So the primary knows its cell's
+//! newest row without asking, adds to it, stores the row here and sends it to the others, who answer with the digest of
+//! what they then hold. If as many as the read level asks for hold what this node holds, this node's record was up to
+//! date, and its value is the reply: read and write have taken one round.
+//!
+//! If they differ, somebody knows a register or a cell that this node does not. The caller then fetches and merges
+//! their records. On the same base the increment stands and the merged record has the value. On a newer base it is
+//! void, like everything counted on the older one, and is made once more on the merged record. That cannot go on:
+//! the merged record has every write that was acknowledged before the operation began, so a base that is newer still
+//! was written meanwhile, and may be said to come after.
+//!
+//! What is not left to this round: refusals (this node's record may be out of date) and keys whose register has
+//! expired (an increment then starts a new register).
+
+use gyre_storage::{Body, Cell, KeyRef, Record, UnixMillis, Version, View, parse_integer};
+
+use super::context::{Context, Event, Step};
+use super::read::Known;
+use super::replicas::Replicas;
+use super::shell::Shell;
+use crate::level::{Quorum, Verdict};
+use crate::modify::{self, Modify, ModifyReply};
+use crate::node::NodeId;
+
+/// How an increment's round ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AddEnd {
+    /// Not yet.
+    Pending,
+    /// Enough replicas hold what this node holds.
+    Agreed,
+    /// Enough replicas have the row, but too few hold what this node holds.
+    Disagreed,
+    /// Too few replicas can still get the row, or this node could not store it.
+    Lost,
+}
+
+/// An increment on its way to the replicas.
+#[derive(Debug)]
+pub(crate) struct AddRound {
+    replicas: Replicas,
+    round: u8,
+    /// This node's index among the replicas.
+    here: usize,
+    /// This node's record with the increment.
+    record: Record,
+    /// Its digest.
+    digest: u64,
+    reply: i64,
+    /// Who has the row.
+    heard: Quorum,
+    /// Who holds the same record.
+    holders: Quorum,
+}
+
+impl AddRound {
+    /// Adds `delta` to this node's cell and sends it to the replicas. `None`: `record` does not allow the short way.
+    /// `needed` is that of the read and of the write level.
+    pub(crate) fn start<S: Shell>(
+        cx: &mut Context<'_, S>,
+        replicas: Replicas,
+        needed: (usize, usize),
+        round: u8,
+        key: KeyRef<'_>,
+        record: &Record,
+        delta: i64,
+    ) -> Option<AddRound> {
+        let here = replicas.index_of(cx.env.config.node)?;
+        let change = modify::apply(&Modify::Add { delta }, record, cx.now.wall, cx.env.config.actor).ok()?;
+        let (Some(row), ModifyReply::Integer(reply)) = (change.row, change.reply) else { return None };
+        let Cell::Counter { .. } = row.cell else { return None };
+        let version = cx.env.stamp_after(cx.now, record.newest_version());
+        let row = row.row(key, version);
+        debug_assert!(matches!(row.body, Body::Counter { .. }), "only counter rows go to counter cells");
+        let record = record.merge(&Record::of_row(&row));
+        let mut add = AddRound {
+            replicas,
+            round,
+            here,
+            digest: record.digest(),
+            record,
+            reply,
+            heard: Quorum::new(needed.0.max(needed.1), replicas.len()),
+            holders: Quorum::new(needed.0, replicas.len()),
+        };
+        for (index, node) in replicas.iter() {
+            if !cx.apply(node, round, &row, true) {
+                add.fail(index);
+            }
+        }
+        Some(add)
+    }
+
+    /// Takes in an answer of `round`.
+    pub(crate) fn on_event(&mut self, node: NodeId, round: u8, event: &Event) {
+        let Some(index) = self.replicas.index_of(node) else { return };
+        match event {
+            Event::Applied { digest } if round == self.round => {
+                self.heard.ack(index);
+                if index == self.here || *digest == Some(self.digest) {
+                    self.holders.ack(index);
+                }
+            }
+            Event::Refused(_) if round == self.round => self.fail(index),
+            Event::Lost => self.fail(index),
+            _ => {}
+        }
+    }
+
+    fn fail(&mut self, index: usize) {
+        self.heard.fail(index);
+        self.holders.fail(index);
+    }
+
+    /// Where the round stands. Nothing counts before the row is stored here: the next increment starts from it.
+    pub(crate) fn end(&self) -> AddEnd {
+        let here_failed = !self.heard.is_pending(self.here) && !self.heard.has_acked(self.here);
+        match self.heard.verdict() {
+            _ if here_failed => AddEnd::Lost,
+            Verdict::Lost => AddEnd::Lost,
+            Verdict::Met if self.heard.has_acked(self.here) => {
+                if self.holders.verdict() == Verdict::Met {
+                    AddEnd::Agreed
+                } else {
+                    AddEnd::Disagreed
+                }
+            }
+            Verdict::Met | Verdict::Pending => AddEnd::Pending,
+        }
+    }
+
+    /// The value after the increment, as this node sees it.
+    pub(crate) fn reply(&self) -> i64 {
+        self.reply
+    }
+
+    /// The register version it counts on.
+    pub(crate) fn base(&self) -> Version {
+        self.record.base()
+    }
+
+    /// What is known of the replicas.
+    pub(crate) fn known(&self) -> Known<'_> {
+        Known { replicas: self.replicas, record: &self.record, holders: self.holders, heard: self.heard }
+    }
+
+    /// Too late, or too few.
+    pub(crate) fn give_up(&self) -> Step {
+        Step::time_out(self.heard.needed(), self.heard.acked())
+    }
+}
+
+/// The number a record stands for, `None` if it is no number or the key does not exist.
+pub(crate) fn value(record: &Record, now: UnixMillis) -> Option<i64> {
+    match record.view(now)? {
+        View::Integer(number) => Some(number),
+        View::Bytes(bytes) => parse_integer(bytes),
+    }
+}

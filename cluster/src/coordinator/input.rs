@@ -1,0 +1,334 @@
+//! What happens to operations in flight: answers, links, alarms, and how operations end.
+
+use gyre_storage::Record;
+
+use super::context::{Context, Event, Step};
+use super::key::KeyBuf;
+use super::operations::{Kind, Origin};
+use super::scan::ScannedPage;
+use super::serve::{self, DigestAfterApply};
+use super::shell::{LinkId, OpId, PeerAnswer, Shell, Ticket};
+use super::statistics::Operation;
+use super::timers::Alarm;
+use super::{Coordinator, Start};
+use crate::level::Consistency;
+use crate::message::{Message, Reason, RequestId};
+use crate::node::NodeId;
+use crate::outcome::Outcome;
+use crate::time::Now;
+
+impl Coordinator {
+    /// Takes in a message of peer `from`: an answer to a request of this worker (which came by the link the request
+    /// went), or a request, whose answer goes to `link`. Messages that are the shell's own business (Topology, Forming,
+    /// Ping, Pong) are not looked at.
+    pub fn receive<S: Shell>(
+        &mut self,
+        shell: &mut S,
+        now: Now,
+        from: NodeId,
+        link: LinkId,
+        message: Message<'_>,
+    ) {
+        let (request, event) = match message {
+            Message::Applied { request, digest } => (request, Event::Applied { digest }),
+            Message::HorizonSet { request } => (request, Event::Applied { digest: None }),
+            Message::Found { request, record } => (request, Event::Found(record)),
+            Message::Digested { request, digest } => (request, Event::Digested(digest)),
+            Message::Modified { request, result } => (request, Event::Modified(result)),
+            Message::Failed { request, reason } => (request, Event::Refused(reason)),
+            Message::Scanned { request, entries, next } => (request, Event::Scanned { entries, next }),
+            Message::Counted { request, keys, next } => (request, Event::Counted { keys, next }),
+            Message::ClockReply { request, clock } => {
+                // A clock too far ahead is not followed; the link reports it.
+                let _ = self.env.clock.observe(clock, now.wall);
+                (request, Event::Clock)
+            }
+            other => return self.serve(shell, now, link, other),
+        };
+        self.deliver(shell, now, from, request, event);
+    }
+
+    /// The batch that held the row, or the horizon, of `ticket` is committed, or has failed.
+    pub fn applied<S: Shell>(&mut self, shell: &mut S, now: Now, ticket: Ticket, is_stored: bool) {
+        match ticket {
+            Ticket::Nobody => {}
+            Ticket::Peer { link, request, answer } => {
+                serve::answer_applied(shell, link, request, answer, is_stored);
+            }
+            Ticket::Op(request) => {
+                let event =
+                    if is_stored { Event::Applied { digest: None } } else { Event::Refused(Reason::Storage) };
+                self.deliver(shell, now, self.env.config.node, request, event);
+            }
+        }
+    }
+
+    /// The record that [`Shell::read`] could not give at once; `None` if the store failed.
+    pub fn local_record<S: Shell>(
+        &mut self,
+        shell: &mut S,
+        now: Now,
+        ticket: Ticket,
+        record: Option<Record>,
+    ) {
+        match ticket {
+            Ticket::Nobody => {}
+            Ticket::Peer { link, request, answer } => {
+                serve::answer_record(shell, link, request, answer, record);
+            }
+            Ticket::Op(request) => {
+                let event = record.map_or(Event::Refused(Reason::Storage), Event::Found);
+                self.deliver(shell, now, self.env.config.node, request, event);
+            }
+        }
+    }
+
+    /// The page that [`Shell::scan`] asked for: keys with their records, by ascending position, in whole groups of equal
+    /// position prefix, and the prefix where the next page begins (`None` at the end of the range). `None` if the store
+    /// failed.
+    pub fn scanned<S: Shell>(&mut self, shell: &mut S, now: Now, ticket: Ticket, page: Option<ScannedPage>) {
+        match ticket {
+            Ticket::Nobody => {}
+            Ticket::Peer { link, request, .. } => shell.respond(
+                link,
+                &match page {
+                    Some((entries, next)) => Message::Scanned { request, entries, next },
+                    None => Message::Failed { request, reason: Reason::Storage },
+                },
+            ),
+            Ticket::Op(request) => {
+                let event = match page {
+                    Some((entries, next)) => Event::Scanned { entries, next },
+                    None => Event::Refused(Reason::Storage),
+                };
+                self.deliver(shell, now, self.env.config.node, request, event);
+            }
+        }
+    }
+
+    /// The count that [`Shell::count`] asked for: live keys, and the prefix where the next page begins (`None` at the
+    /// end of the range). `None` if the store failed.
+    pub fn counted<S: Shell>(
+        &mut self,
+        shell: &mut S,
+        now: Now,
+        ticket: Ticket,
+        page: Option<(u64, Option<u64>)>,
+    ) {
+        match ticket {
+            Ticket::Nobody => {}
+            Ticket::Peer { link, request, .. } => shell.respond(
+                link,
+                &match page {
+                    Some((keys, next)) => Message::Counted { request, keys, next },
+                    None => Message::Failed { request, reason: Reason::Storage },
+                },
+            ),
+            Ticket::Op(request) => {
+                let event = match page {
+                    Some((keys, next)) => Event::Counted { keys, next },
+                    None => Event::Refused(Reason::Storage),
+                };
+                self.deliver(shell, now, self.env.config.node, request, event);
+            }
+        }
+    }
+
+    /// The lock that `op` was waiting for is its own now. If `op` has ended meanwhile the lock is given back at once.
+    pub fn locked<S: Shell>(&mut self, shell: &mut S, now: Now, op: OpId, key_hash: u64) {
+        let Some(slot) = self.operations.get_mut(op) else { return shell.unlock(key_hash) };
+        let Kind::Modify(modify) = &mut slot.kind else { return shell.unlock(key_hash) };
+        if !modify.is_waiting_for_lock() {
+            return shell.unlock(key_hash);
+        }
+        let step = modify.on_locked(&mut Context { env: &mut self.env, shell, now, op });
+        self.conclude(shell, now, op, step);
+    }
+
+    /// This worker has a link to `peer` now.
+    pub fn peer_up(&mut self, peer: NodeId) {
+        if let Err(at) = self.env.live.binary_search(&peer) {
+            self.env.live.insert(at, peer);
+        }
+    }
+
+    /// This worker's link to `peer` is gone, and with it every answer that was to come by it. Must come before
+    /// [`peer_up`](Coordinator::peer_up) when a link is replaced.
+    pub fn peer_down<S: Shell>(&mut self, shell: &mut S, now: Now, peer: NodeId) {
+        let Ok(at) = self.env.live.binary_search(&peer) else { return };
+        self.env.live.remove(at);
+        for op in self.operations.ids() {
+            self.deliver_to(shell, now, op, 0, peer, Event::Lost);
+        }
+    }
+
+    pub(super) fn on_alarm<S: Shell>(&mut self, shell: &mut S, now: Now, op: OpId, alarm: Alarm) {
+        let Some(slot) = self.operations.get_mut(op) else { return };
+        if alarm == Alarm::Deadline && slot.deadline > now.mono {
+            return;
+        }
+        let mut cx = Context { env: &mut self.env, shell, now, op };
+        let step = match (&mut slot.kind, alarm) {
+            (Kind::Read(read), Alarm::Hurry) => read.on_hurry(&mut cx),
+            (Kind::Modify(modify), Alarm::Hurry) => modify.on_hurry(&mut cx),
+            (_, Alarm::Hurry) => Step::Pending,
+            (Kind::Read(read), _) => Step::fail(read.round.timeout()),
+            (Kind::Write(write), _) => write.on_deadline(),
+            (Kind::Modify(modify), _) => modify.on_deadline(),
+            (Kind::Forward(forward), _) => forward.give_up(),
+            (Kind::Scan(scan), _) => scan.give_up(),
+            (Kind::Flush(flush), _) => {
+                let step = flush.on_deadline(&mut cx);
+                slot.deadline = now.mono + cx.env.config.scan_timeout;
+                cx.env.timers.scan(slot.deadline, op);
+                step
+            }
+            (Kind::Inspect(inspect), _) => inspect.finish(),
+            (Kind::DigestAfterApply(_), _) => Step::Pending,
+        };
+        self.conclude(shell, now, op, step);
+    }
+
+    fn deliver<S: Shell>(&mut self, shell: &mut S, now: Now, from: NodeId, request: RequestId, event: Event) {
+        let (op, round) = OpId::of_request(request);
+        self.deliver_to(shell, now, op, round, from, event);
+    }
+
+    fn deliver_to<S: Shell>(
+        &mut self,
+        shell: &mut S,
+        now: Now,
+        op: OpId,
+        round: u8,
+        from: NodeId,
+        event: Event,
+    ) {
+        let Some(slot) = self.operations.get_mut(op) else { return };
+        let mut cx = Context { env: &mut self.env, shell, now, op };
+        let step = match &mut slot.kind {
+            Kind::Read(read) => read.on_event(&mut cx, from, round, event),
+            Kind::Write(write) => write.on_event(from, round, &event),
+            Kind::Modify(modify) => modify.on_event(&mut cx, from, round, event),
+            Kind::Forward(forward) => forward.on_event(from, event),
+            Kind::Scan(scan) => {
+                let pages_before = scan.pages_done();
+                let step = scan.on_event(&mut cx, from, round, event);
+                if scan.pages_done() != pages_before {
+                    slot.deadline = now.mono + cx.env.config.scan_timeout;
+                    cx.env.timers.scan(slot.deadline, op);
+                }
+                step
+            }
+            Kind::Flush(flush) => flush.on_event(&mut cx, from, round, &event),
+            Kind::Inspect(inspect) => inspect.on_event(from, event),
+            Kind::DigestAfterApply(_) if from != cx.env.config.node => Step::Pending,
+            Kind::DigestAfterApply(apply) => apply.on_event(&mut cx, round, &event),
+        };
+        self.conclude(shell, now, op, step);
+    }
+
+    /// Does what an operation's step says.
+    pub(super) fn conclude<S: Shell>(&mut self, shell: &mut S, now: Now, op: OpId, step: Step) {
+        match step {
+            Step::Pending => {}
+            Step::Finish(outcome) => {
+                if let Some(start) = self.remove(shell, op) {
+                    self.end(shell, start, outcome);
+                }
+            }
+            Step::FinishAndLinger(outcome) => self.linger(shell, now, op, outcome),
+            Step::Settled(acked) => {
+                let start = self.remove(shell, op);
+                if let Some(Start { origin: Origin::Client(tag), .. }) = start {
+                    shell.settled(tag, acked);
+                }
+            }
+            Step::Forget => drop(self.remove(shell, op)),
+        }
+    }
+
+    /// Ends an operation for whoever waits and keeps it for its late answers, if there are any and there is room.
+    fn linger<S: Shell>(&mut self, shell: &mut S, now: Now, op: OpId, outcome: Outcome) {
+        let has_room = self.operations.lingering() < self.env.config.lingering_max;
+        let Some(slot) = self.operations.get_mut(op) else { return };
+        let start = Start { origin: slot.origin, operation: slot.operation, level: slot.level };
+        let next = match &mut slot.kind {
+            Kind::Write(write) if write.round.is_settled() || !has_room => write.on_deadline(),
+            _ => Step::Pending,
+        };
+        self.operations.linger(op);
+        self.end(shell, start, outcome);
+        self.conclude(shell, now, op, next);
+    }
+
+    /// Takes an operation out, giving its lock back.
+    fn remove<S: Shell>(&mut self, shell: &mut S, op: OpId) -> Option<Start> {
+        let mut slot = self.operations.remove(op)?;
+        if let Kind::Modify(modify) = &mut slot.kind {
+            modify.release(shell);
+        }
+        Some(Start { origin: slot.origin, operation: slot.operation, level: slot.level })
+    }
+
+    /// Tells whoever waits how an operation ended.
+    pub(super) fn end<S: Shell>(&mut self, shell: &mut S, start: Start, outcome: Outcome) {
+        match start.origin {
+            Origin::Client(tag) => {
+                self.env.statistics.count(start.operation, start.level, &outcome);
+                shell.finish(tag, outcome);
+            }
+            Origin::Peer { link, request } => shell.respond(link, &serve::modified(request, outcome)),
+        }
+    }
+
+    /// Does what a peer asks of this node.
+    fn serve<S: Shell>(&mut self, shell: &mut S, now: Now, link: LinkId, message: Message<'_>) {
+        self.env.statistics.served += 1;
+        match message {
+            Message::Apply { request, row, want_digest: false } => {
+                shell.apply(Ticket::Peer { link, request, answer: PeerAnswer::Applied }, &row);
+            }
+            Message::Apply { request, row, want_digest: true } => {
+                if self.operations.unfinished() >= self.env.config.operations_max.saturating_mul(2) {
+                    return shell.respond(link, &Message::Failed { request, reason: Reason::Overloaded });
+                }
+                let op = self.operations.next_id();
+                let apply = DigestAfterApply { link, request, key: KeyBuf::of(row.key) };
+                let origin = Origin::Peer { link, request };
+                let start = Start { origin, operation: Operation::Write, level: Consistency::One };
+                self.insert(now, op, start, Kind::DigestAfterApply(Box::new(apply)));
+                shell.apply(Ticket::Op(op.request(serve::STORING)), &row);
+            }
+            Message::Repair { request, key, record } => serve::repair(shell, link, request, key, &record),
+            Message::Read { request, key } => serve::read(shell, link, request, key, PeerAnswer::Found),
+            Message::Digest { request, key } => {
+                serve::read(shell, link, request, key, PeerAnswer::Digested);
+            }
+            Message::Modify { request, key, levels, modify } => {
+                let replicas = self.env.replicas(key);
+                if replicas.index_of(self.env.config.node).is_none() {
+                    return shell.respond(link, &Message::Failed { request, reason: Reason::NotReplica });
+                }
+                let origin = Origin::Peer { link, request };
+                let start = Start { origin, operation: Operation::Modify, level: levels.write };
+                self.modify_here(shell, now, start, key, &modify, levels);
+            }
+            Message::Scan { request, range } => {
+                super::scan::serve(shell, link, request, &range, PeerAnswer::Scanned);
+            }
+            Message::Count { request, range } => {
+                super::scan::serve(shell, link, request, &range, PeerAnswer::Counted);
+            }
+            Message::ClockRead { request } => {
+                shell.respond(link, &Message::ClockReply { request, clock: self.env.clock.now() });
+            }
+            Message::Horizon { request, db, version } => {
+                // What this node writes from now on is newer than the horizon.
+                let _ = self.env.clock.observe(version.hlc, now.wall);
+                let ticket = Ticket::Peer { link, request, answer: PeerAnswer::HorizonSet };
+                shell.set_horizon(ticket, db, version);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Read-modify-writes on their primary: the first live replica of the key, which serialises them per key.
+//!
+//! The general way: take the key's lock, read at the read level, let the pure function decide, write at the write
+//! level, give the lock back, answer. What it writes descends from what it read.
+//!
+//! Increments have a shorter way, in one round ([`AddRound`]), and fall back to the general one.
+
+use gyre_storage::{KeyRef, Record, Version};
+
+use super::add::{AddEnd, AddRound};
+use super::context::{Context, Event, Step};
+use super::key::KeyBuf;
+use super::read::ReadRound;
+use super::replicas::Replicas;
+use super::shell::Shell;
+use super::write::WriteRound;
+use crate::level::Verdict;
+use crate::message::{Levels, Reason};
+use crate::modify::{self, Modify, ModifyReply};
+use crate::node::NodeId;
+use crate::outcome::{Failure, Outcome};
+
+/// A read-modify-write that outlives the buffer it came in. Increments need no allocation.
+#[derive(Debug)]
+enum Change {
+    Add(i64),
+    Other(Vec<u8>),
+}
+
+impl Change {
+    fn of(modify: &Modify<'_>) -> Change {
+        if let Modify::Add { delta } = *modify {
+            return Change::Add(delta);
+        }
+        let mut encoded = Vec::new();
+        modify.encode(&mut encoded);
+        Change::Other(encoded)
+    }
+
+    fn modify(&self) -> Modify<'_> {
+        match self {
+            Change::Add(delta) => Modify::Add { delta: *delta },
+            Change::Other(encoded) => {
+                Modify::decode(encoded).expect("a read-modify-write reads back what it wrote")
+            }
+        }
+    }
+}
+
+/// How far it has come.
+#[derive(Debug)]
+enum Phase {
+    /// Waiting for the key's lock.
+    Locking,
+    /// An increment waiting for this node's record.
+    Recalling,
+    /// An increment in its single round.
+    Adding(AddRound),
+    /// An increment whose replicas disagreed: fetching what they hold. `base` and `reply` are of the round before.
+    Resolving { read: ReadRound, base: Version, reply: i64 },
+    /// Reading at the read level.
+    Reading(ReadRound),
+    /// Writing at the write level.
+    Writing { write: WriteRound, reply: ModifyReply },
+}
+
+/// A read-modify-write in progress.
+#[derive(Debug)]
+pub(crate) struct ModifyOp {
+    key: KeyBuf,
+    change: Change,
+    levels: Levels,
+    replicas: Replicas,
+    phase: Phase,
+    /// Distinguishes the answers of one phase from late ones of the phase before.
+    round: u8,
+    /// Whether the key's lock is held.
+    is_locked: bool,
+    /// The round whose row of this node's own counter cell is on its way into the store. The lock is held until it is
+    /// there, even when the client has its answer: whoever reads the cell next must see it.
+    storing: Option<u8>,
+    is_finished: bool,
+}
+
+impl ModifyOp {
+    /// The operation; it waits for its lock.
+    pub(crate) fn new(key: KeyRef<'_>, modify: &Modify<'_>, levels: Levels, replicas: Replicas) -> ModifyOp {
+        ModifyOp {
+            key: KeyBuf::of(key),
+            change: Change::of(modify),
+            levels,
+            replicas,
+            phase: Phase::Locking,
+            round: 0,
+            is_locked: false,
+            storing: None,
+            is_finished: false,
+        }
+    }
+
+    /// Gives the lock back, if it is held. Must be called when the operation ends, however it ends.
+    pub(crate) fn release<S: Shell>(&mut self, shell: &mut S) {
+        if std::mem::take(&mut self.is_locked) {
+            shell.unlock(self.key.key().hash64());
+        }
+    }
+
+    /// Whether `locked` is expected.
+    pub(crate) fn is_waiting_for_lock(&self) -> bool {
+        matches!(self.phase, Phase::Locking) && !self.is_locked
+    }
+
+    /// The lock is ours.
+    pub(crate) fn on_locked<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
+        self.is_locked = true;
+        let step = self.begin(cx);
+        self.conclude(step)
+    }
+
+    fn begin<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
+        if !matches!(self.change, Change::Add(_)) {
+            return self.read(cx);
+        }
+        self.phase = Phase::Recalling;
+        match cx.read_here(self.round, self.key.key()) {
+            Some(record) => self.add(cx, &record),
+            None => Step::Pending,
+        }
+    }
+
+    /// Takes in an answer. An operation that has ended stays until this node's own cell is stored.
+    pub(crate) fn on_event<S: Shell>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        node: NodeId,
+        round: u8,
+        event: Event,
+    ) -> Step {
+        let is_result = matches!(event, Event::Applied { .. } | Event::Refused(_));
+        if cx.is_self(node) && self.storing == Some(round) && is_result {
+            self.storing = None;
+        }
+        if self.is_finished {
+            return if self.storing.is_none() { Step::Forget } else { Step::Pending };
+        }
+        let step = self.on_answer(cx, node, round, event);
+        self.conclude(step)
+    }
+
+    /// Ends the operation for the client; for the coordinator only if nothing is being stored.
+    fn conclude(&mut self, step: Step) -> Step {
+        match step {
+            Step::Finish(outcome) if self.storing.is_some() => {
+                self.is_finished = true;
+                Step::FinishAndLinger(outcome)
+            }
+            step => step,
+        }
+    }
+
+    fn on_answer<S: Shell>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        node: NodeId,
+        round: u8,
+        event: Event,
+    ) -> Step {
+        match &mut self.phase {
+            Phase::Locking => Step::Pending,
+            Phase::Recalling if round != self.round || !cx.is_self(node) => Step::Pending,
+            Phase::Recalling => match event {
+                Event::Found(record) => self.add(cx, &record),
+                Event::Refused(_) => self.give_up(),
+                _ => Step::Pending,
+            },
+            Phase::Adding(add) => {
+                add.on_event(node, round, &event);
+                self.advance_add(cx)
+            }
+            Phase::Resolving { read, .. } | Phase::Reading(read) => {
+                read.on_event(cx, node, round, event);
+                self.advance_read(cx)
+            }
+            Phase::Writing { write, .. } => {
+                write.on_event(node, round, &event);
+                self.advance_write()
+            }
+        }
+    }
+
+    pub(crate) fn on_hurry<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
+        let (Phase::Resolving { read, .. } | Phase::Reading(read)) = &mut self.phase else {
+            return Step::Pending;
+        };
+        read.hurry(cx, self.key.key());
+        let step = self.advance_read(cx);
+        self.conclude(step)
+    }
+
+    /// Too late.
+    pub(crate) fn on_deadline(&mut self) -> Step {
+        if self.is_finished {
+            return Step::Pending;
+        }
+        let step = match &self.phase {
+            Phase::Writing { write, .. } => write.give_up(),
+            Phase::Adding(add) => add.give_up(),
+            Phase::Resolving { read, .. } | Phase::Reading(read) => Step::fail(read.timeout()),
+            Phase::Locking | Phase::Recalling => self.give_up(),
+        };
+        self.conclude(step)
+    }
+
+    /// Fails without saying what the phase knows: nothing of this round was written.
+    fn give_up(&self) -> Step {
+        Step::time_out(self.levels.write.needed(self.replicas.len()), 0)
+    }
+
+    /// An increment's short way, or its long way where the short one could not be right: what this node holds may be
+    /// out of date, so a refusal or a new register must come from a read at the read level.
+    fn add<S: Shell>(&mut self, cx: &mut Context<'_, S>, record: &Record) -> Step {
+        let Change::Add(delta) = self.change else { return self.read(cx) };
+        let (read, write) = (self.levels.read, self.levels.write);
+        let needed = (read.needed(self.replicas.len()), write.needed(self.replicas.len()));
+        self.round += 1;
+        match AddRound::start(cx, self.replicas, needed, self.round, self.key.key(), record, delta) {
+            Some(add) => {
+                self.storing = Some(self.round);
+                self.phase = Phase::Adding(add);
+                self.advance_add(cx)
+            }
+            None => self.read(cx),
+        }
+    }
+
+    fn advance_add<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
+        let Phase::Adding(add) = &self.phase else { return Step::Pending };
+        match add.end() {
+            AddEnd::Pending => Step::Pending,
+            AddEnd::Lost => add.give_up(),
+            AddEnd::Agreed => {
+                cx.env.statistics.counter_rounds_single += 1;
+                Step::Finish(Outcome::Modified(ModifyReply::Integer(add.reply())))
+            }
+            AddEnd::Disagreed => {
+                cx.env.statistics.counter_rounds_resolved += 1;
+                self.round += 1;
+                let needed = self.levels.read.needed(self.replicas.len());
+                let read = ReadRound::resolve(cx, &add.known(), needed, self.round, self.key.key());
+                self.phase = Phase::Resolving { read, base: add.base(), reply: add.reply() };
+                self.advance_read(cx)
+            }
+        }
+    }
+
+    fn read<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
+        self.round += 1;
+        let needed = self.levels.read.needed(self.replicas.len());
+        self.phase = Phase::Reading(ReadRound::start(cx, self.replicas, needed, self.round, self.key.key()));
+        self.advance_read(cx)
+    }
+
+    fn advance_read<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
+        let (Phase::Reading(read) | Phase::Resolving { read, .. }) = &mut self.phase else {
+            return Step::Pending;
+        };
+        match read.advance(cx, self.key.key()) {
+            None => Step::Pending,
+            Some(Err(failure)) => Step::fail(failure),
+            Some(Ok(record)) => match self.phase {
+                Phase::Resolving { base, reply, .. } if record.base() == base => {
+                    let value = super::add::value(&record, cx.now.wall).unwrap_or(reply);
+                    Step::Finish(Outcome::Modified(ModifyReply::Integer(value)))
+                }
+                // The key was set meanwhile: the increment is void. `record` has every write that was acknowledged
+                // before this operation began, so what is added to it counts, and what sets the key later comes after.
+                _ => self.write(cx, &record),
+            },
+        }
+    }
+
+    fn write<S: Shell>(&mut self, cx: &mut Context<'_, S>, record: &Record) -> Step {
+        let change = match modify::apply(&self.change.modify(), record, cx.now.wall, cx.env.config.actor) {
+            Err(refusal) => return Step::Finish(Outcome::Refused(refusal)),
+            Ok(change) => change,
+        };
+        let Some(row) = change.row else { return Step::Finish(Outcome::Modified(change.reply)) };
+        let version = cx.env.stamp_after(cx.now, record.newest_version());
+        let needed = self.levels.write.needed(self.replicas.len());
+        self.round += 1;
+        let row = row.row(self.key.key(), version);
+        let write = WriteRound::start(cx, self.replicas, needed, self.round, &row);
+        // The next increment starts from this node's own cell, so that must be the newest.
+        let write = if matches!(self.change, Change::Add(_)) {
+            self.storing = Some(self.round);
+            write.requiring(cx.env.config.node)
+        } else {
+            write
+        };
+        self.phase = Phase::Writing { write, reply: change.reply };
+        self.advance_write()
+    }
+
+    fn advance_write(&mut self) -> Step {
+        let Phase::Writing { write, reply } = &self.phase else { return Step::Pending };
+        match write.verdict() {
+            Verdict::Pending => Step::Pending,
+            Verdict::Lost => write.give_up(),
+            Verdict::Met => Step::Finish(Outcome::Modified(reply.clone())),
+        }
+    }
+}
+
+/// A read-modify-write that runs on another node.
+#[derive(Debug)]
+pub(crate) struct ForwardOp {
+    primary: NodeId,
+    needed: usize,
+}
+
+impl ForwardOp {
+    pub(crate) fn new(primary: NodeId, needed: usize) -> ForwardOp {
+        ForwardOp { primary, needed }
+    }
+
+    pub(crate) fn on_event(&mut self, node: NodeId, event: Event) -> Step {
+        if node != self.primary {
+            return Step::Pending;
+        }
+        match event {
+            Event::Modified(Ok(reply)) => Step::Finish(Outcome::Modified(reply)),
+            Event::Modified(Err(refusal)) => Step::Finish(Outcome::Refused(refusal)),
+            Event::Refused(reason) => Step::fail(self.failure(reason)),
+            Event::Lost => self.give_up(),
+            _ => Step::Pending,
+        }
+    }
+
+    /// It may have been done, and nobody will ever tell.
+    pub(crate) fn give_up(&self) -> Step {
+        Step::time_out(self.needed, 0)
+    }
+
+    fn failure(&self, reason: Reason) -> Failure {
+        match reason {
+            Reason::Storage => Failure::Timeout { needed: self.needed, acked: 0 },
+            Reason::Overloaded => Failure::Overloaded,
+            // The rings of the two nodes differ for a moment. Nothing was done, and a repetition will go right.
+            Reason::NotReplica => Failure::Unavailable { needed: self.needed, alive: 0 },
+            Reason::Unavailable { needed, alive } => {
+                Failure::Unavailable { needed: usize::from(needed), alive: usize::from(alive) }
+            }
+            Reason::Timeout { needed, acked } => {
+                Failure::Timeout { needed: usize::from(needed), acked: usize::from(acked) }
+            }
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! Reads: one full record, digests from enough others, and repair before the answer when they disagree.
+
+use gyre_storage::{KeyRef, Record, RecordBuilder};
+
+use super::context::{Context, Event, Step};
+use super::key::KeyBuf;
+use super::replicas::{REPLICAS_MAX, Replicas};
+use super::shell::{Shell, Ticket};
+use crate::level::{Quorum, Verdict};
+use crate::message::{Message, RequestId};
+use crate::node::NodeId;
+use crate::outcome::{Failure, Outcome};
+use crate::time::MonoMicros;
+
+/// What is known of one replica.
+#[derive(Clone, Debug, Default)]
+enum Answer {
+    /// Not asked.
+    #[default]
+    Idle,
+    /// Asked for its digest.
+    DigestAsked,
+    /// Asked for its record.
+    RecordAsked,
+    /// Holds a record of this digest.
+    Digest(u64),
+    /// Holds this record.
+    Record(Record),
+    /// Down, or refused.
+    Failed,
+}
+
+impl Answer {
+    fn is_pending(&self) -> bool {
+        matches!(self, Answer::DigestAsked | Answer::RecordAsked)
+    }
+
+    fn is_there(&self) -> bool {
+        matches!(self, Answer::Digest(_) | Answer::Record(_))
+    }
+
+    fn record(&self) -> Option<&Record> {
+        if let Answer::Record(record) = self { Some(record) } else { None }
+    }
+}
+
+/// How far a read has come.
+#[derive(Debug)]
+enum Phase {
+    /// Waiting until enough replicas have answered with anything.
+    Gather,
+    /// They disagree: waiting for the records of enough of them.
+    Resolve,
+    /// Waiting until enough of them hold the merged record.
+    Repair { merged: Record, holders: Quorum },
+}
+
+/// A read of one key at one level. Ends with a record that `needed` replicas are known to hold, or something newer:
+/// any later read at a level that overlaps with them sees it, too, so what such reads see never goes back.
+#[derive(Debug)]
+pub(crate) struct ReadRound {
+    replicas: Replicas,
+    answers: [Answer; REPLICAS_MAX],
+    phase: Phase,
+    needed: usize,
+    round: u8,
+    started: MonoMicros,
+}
+
+impl ReadRound {
+    /// Asks as many replicas as are needed: this node for the record if it is a replica, else the first live one;
+    /// the next ones for digests.
+    pub(crate) fn start<S: Shell>(
+        cx: &mut Context<'_, S>,
+        replicas: Replicas,
+        needed: usize,
+        round: u8,
+        key: KeyRef<'_>,
+    ) -> ReadRound {
+        let mut read = ReadRound::new(cx, replicas, needed, round);
+        // Peers first: their answers take longest.
+        let here = replicas.index_of(cx.env.config.node);
+        if let Some(index) = here {
+            read.set(index, Answer::RecordAsked);
+        }
+        let after_here = here.map_or(0, |index| index + 1);
+        for step in 0..replicas.len() {
+            if read.count(|answer| answer.is_pending() || answer.is_there()) >= needed {
+                break;
+            }
+            read.ask(cx, key, (after_here + step) % replicas.len());
+        }
+        if let Some(index) = here
+            && let Some(record) = cx.read_here(round, key)
+        {
+            read.set(index, Answer::Record(record));
+        }
+        read.set_alarm(cx);
+        read
+    }
+
+    /// Continues where the digests of a write's acknowledgements disagreed: `known` says which replicas hold `record`
+    /// (the others that were heard of are asked for theirs).
+    pub(crate) fn resolve<S: Shell>(
+        cx: &mut Context<'_, S>,
+        known: &Known<'_>,
+        needed: usize,
+        round: u8,
+        key: KeyRef<'_>,
+    ) -> ReadRound {
+        let mut read = ReadRound::new(cx, known.replicas, needed, round);
+        read.phase = Phase::Resolve;
+        for (index, node) in known.replicas.iter() {
+            if known.holders.has_acked(index) {
+                read.set(index, Answer::Record(known.record.clone()));
+            } else if known.heard.has_acked(index) {
+                read.ask_record(cx, key, index, node);
+            }
+        }
+        read.set_alarm(cx);
+        read
+    }
+
+    /// If a slow replica could be helped out by one that was not asked, sees to it that time is taken.
+    fn set_alarm<S: Shell>(&self, cx: &mut Context<'_, S>) {
+        if self.count(Answer::is_pending) > 0 && self.replicas.len() > self.needed {
+            let at = cx.now.mono + cx.env.hurry_delay();
+            cx.env.timers.hurry(at, cx.op);
+        }
+    }
+
+    fn new<S: Shell>(cx: &Context<'_, S>, replicas: Replicas, needed: usize, round: u8) -> ReadRound {
+        let answers = Default::default();
+        ReadRound { replicas, answers, phase: Phase::Gather, needed, round, started: cx.now.mono }
+    }
+
+    /// Takes in an answer of `round`.
+    pub(crate) fn on_event<S: Shell>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        node: NodeId,
+        round: u8,
+        event: Event,
+    ) {
+        let Some(index) = self.replicas.index_of(node) else { return };
+        if round != self.round && !matches!(event, Event::Lost) {
+            return;
+        }
+        let in_repair = matches!(self.phase, Phase::Repair { .. });
+        let asked = self.answers.get(index).cloned().unwrap_or_default();
+        match event {
+            Event::Found(record) if asked.is_pending() && !in_repair => {
+                self.note_latency(cx, node);
+                self.set(index, Answer::Record(record));
+            }
+            Event::Digested(digest) if matches!(asked, Answer::DigestAsked) && !in_repair => {
+                self.note_latency(cx, node);
+                self.set(index, Answer::Digest(digest));
+            }
+            Event::Applied { .. } => {
+                if let Phase::Repair { holders, .. } = &mut self.phase {
+                    holders.ack(index);
+                }
+            }
+            Event::Refused(_) | Event::Lost => self.fail(index),
+            _ => {}
+        }
+    }
+
+    /// A replica will not answer. One that has answered counts unless it is still to be repaired: what it held it
+    /// holds, alive or not.
+    fn fail(&mut self, index: usize) {
+        if let Phase::Repair { holders, .. } = &mut self.phase {
+            holders.fail(index);
+        }
+        if self.answers.get(index).is_some_and(|answer| !answer.is_there()) {
+            self.set(index, Answer::Failed);
+        }
+    }
+
+    /// Goes on as far as the answers allow. `Some`: the read has ended.
+    pub(crate) fn advance<S: Shell>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        key: KeyRef<'_>,
+    ) -> Option<Result<Record, Failure>> {
+        if matches!(self.phase, Phase::Gather) {
+            if let Some(record) = self.agreed() {
+                return Some(Ok(record.clone()));
+            }
+            if !self.has_enough(cx, key, Answer::is_there)? {
+                return Some(Err(self.timeout()));
+            }
+            if !self.begin_resolve(cx, key) {
+                return Some(Err(self.timeout()));
+            }
+        }
+        if matches!(self.phase, Phase::Resolve) {
+            if !self.has_enough(cx, key, |answer| answer.record().is_some())? {
+                return Some(Err(self.timeout()));
+            }
+            self.begin_repair(cx, key);
+        }
+        self.advance_repair(cx, key)
+    }
+
+    /// Whether enough answers satisfy `there`. `None`: not yet, but they are on their way, those of replicas asked just
+    /// now instead of failed ones included. `Some(false)`: they can no longer come.
+    fn has_enough<S: Shell>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        key: KeyRef<'_>,
+        there: impl Fn(&Answer) -> bool,
+    ) -> Option<bool> {
+        if self.count(&there) >= self.needed {
+            return Some(true);
+        }
+        loop {
+            let expected = self.count(|answer| there(answer) || answer.is_pending());
+            if expected >= self.needed {
+                return None;
+            }
+            if !self.ask_another(cx, key) {
+                return Some(false);
+            }
+        }
+    }
+
+    /// A record that as many replicas as needed hold.
+    fn agreed(&self) -> Option<&Record> {
+        self.answers.iter().filter_map(Answer::record).find(|record| {
+            let digest = record.digest();
+            let holds = |answer: &Answer| match answer {
+                Answer::Digest(other) => *other == digest,
+                Answer::Record(other) => other.digest() == digest,
+                _ => false,
+            };
+            self.count(holds) >= self.needed
+        })
+    }
+
+    /// Fetches the records of the replicas whose digests differ. `false` if there is none to be had.
+    fn begin_resolve<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>) -> bool {
+        let first = self.answers.iter().find_map(Answer::record).cloned();
+        if first.is_some() {
+            cx.env.statistics.digest_mismatches += 1;
+        }
+        let known = first.as_ref().map(Record::digest);
+        self.phase = Phase::Resolve;
+        for (index, node) in self.replicas.iter() {
+            match (self.answers.get(index), &first) {
+                (Some(Answer::Digest(digest)), Some(record)) if Some(*digest) == known => {
+                    self.set(index, Answer::Record(record.clone()));
+                }
+                (Some(Answer::Digest(_)), _) => self.ask_record(cx, key, index, node),
+                _ => {}
+            }
+        }
+        self.count(|answer| answer.record().is_some() || answer.is_pending()) > 0
+    }
+
+    /// Merges what was fetched and sends each replica the rows it lacks.
+    fn begin_repair<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>) {
+        let merged =
+            self.answers.iter().filter_map(Answer::record).fold(Record::ABSENT, |all, one| all.merge(one));
+        let mut holders = Quorum::new(self.needed, self.replicas.len());
+        let mut lacking = RecordBuilder::default();
+        for (index, node) in self.replicas.iter() {
+            let Some(record) = self.answers.get(index).and_then(Answer::record) else { continue };
+            let missing = rows_missing(&merged, record, key);
+            if missing.is_absent() {
+                holders.ack(index);
+                continue;
+            }
+            cx.env.statistics.repairs_blocking += 1;
+            if !send_repair(cx, node, cx.op.request(self.round), key, &missing) {
+                holders.fail(index);
+            }
+            merged.rows_missing_in(record, key).for_each(|row| lacking.add(&row));
+        }
+        // Replicas that were not heard of probably lack the same. Nobody waits for them.
+        let lacking = lacking.build();
+        for (index, node) in self.replicas.iter() {
+            let was_heard = self.answers.get(index).is_some_and(|answer| answer.record().is_some());
+            if !was_heard && !lacking.is_absent() && send_repair(cx, node, RequestId::NONE, key, &lacking) {
+                cx.env.statistics.repairs_background += 1;
+            }
+        }
+        self.phase = Phase::Repair { merged, holders };
+    }
+
+    /// Waits for the repairs; a replica that fails meanwhile is replaced by one that was not asked.
+    fn advance_repair<S: Shell>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        key: KeyRef<'_>,
+    ) -> Option<Result<Record, Failure>> {
+        let timeout = self.timeout();
+        let Phase::Repair { merged, holders } = &mut self.phase else { return None };
+        loop {
+            // Replicas not heard of are pending in `holders`, so what can still come must be counted here.
+            let on_their_way = |answers: &[Answer], holders: &Quorum| {
+                answers
+                    .iter()
+                    .enumerate()
+                    .filter(|(index, answer)| answer.record().is_some() && holders.is_pending(*index))
+                    .count()
+            };
+            if holders.verdict() == Verdict::Met {
+                return Some(Ok(merged.clone()));
+            }
+            if holders.acked() + on_their_way(&self.answers, holders) >= self.needed {
+                return None;
+            }
+            let idle = self.replicas.iter().find(|&(index, node)| {
+                cx.env.is_alive(node)
+                    && holders.is_pending(index)
+                    && self.answers.get(index).is_some_and(|answer| answer.record().is_none())
+            });
+            let Some((index, node)) = idle else { return Some(Err(timeout)) };
+            if send_repair(cx, node, cx.op.request(self.round), key, merged) {
+                if let Some(answer) = self.answers.get_mut(index) {
+                    *answer = Answer::Record(Record::ABSENT);
+                }
+            } else {
+                holders.fail(index);
+            }
+        }
+    }
+
+    /// The first replicas are slow: asks one more. `true` if one was asked.
+    pub(crate) fn hurry<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>) -> bool {
+        let is_slow = match self.phase {
+            Phase::Gather => self.count(Answer::is_there) < self.needed || self.agreed().is_none(),
+            Phase::Resolve => true,
+            Phase::Repair { .. } => false,
+        };
+        let asked = is_slow && self.ask_another(cx, key);
+        if asked {
+            cx.env.statistics.speculative_retries += 1;
+        }
+        asked
+    }
+
+    /// The failure of a read whose level cannot be met any more, or not in time.
+    pub(crate) fn timeout(&self) -> Failure {
+        let acked = match &self.phase {
+            Phase::Repair { holders, .. } => holders.acked(),
+            _ => self.count(Answer::is_there),
+        };
+        Failure::Timeout { needed: self.needed, acked }
+    }
+
+    /// Asks the first live replica that was not asked: for its record unless one is there already.
+    fn ask_another<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>) -> bool {
+        for (index, _) in self.replicas.iter() {
+            if matches!(self.answers.get(index), Some(Answer::Idle)) && self.ask(cx, key, index) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Asks replica `index`, if it was not asked before. `false` if it cannot be.
+    fn ask<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>, index: usize) -> bool {
+        let Some((_, node)) = self.replicas.iter().find(|&(at, _)| at == index) else { return false };
+        if !matches!(self.answers.get(index), Some(Answer::Idle)) {
+            return false;
+        }
+        // A second full record is asked for when the first is late, or when records must be merged anyway.
+        let here = self.replicas.index_of(cx.env.config.node);
+        let has_source = self.answers.iter().enumerate().any(|(at, answer)| {
+            answer.record().is_some() || (matches!(answer, Answer::RecordAsked) && Some(at) == here)
+        });
+        let source_asked = self.answers.iter().any(|answer| matches!(answer, Answer::RecordAsked));
+        let at_start = cx.now.mono == self.started;
+        let wants_record =
+            matches!(self.phase, Phase::Resolve) || !(has_source || (at_start && source_asked));
+        if wants_record {
+            self.ask_record(cx, key, index, node);
+        } else {
+            let request = cx.op.request(self.round);
+            let sent = cx.send(node, &Message::Digest { request, key });
+            self.set(index, if sent { Answer::DigestAsked } else { Answer::Failed });
+        }
+        self.answers.get(index).is_some_and(|answer| answer.is_pending() || answer.is_there())
+    }
+
+    fn ask_record<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>, index: usize, node: NodeId) {
+        let request = cx.op.request(self.round);
+        let answer = if cx.is_self(node) {
+            cx.read_here(self.round, key).map_or(Answer::RecordAsked, Answer::Record)
+        } else if cx.send(node, &Message::Read { request, key }) {
+            Answer::RecordAsked
+        } else {
+            Answer::Failed
+        };
+        self.set(index, answer);
+    }
+
+    fn note_latency<S: Shell>(&self, cx: &mut Context<'_, S>, node: NodeId) {
+        if !cx.is_self(node) && matches!(self.phase, Phase::Gather) {
+            cx.env.latency.record(cx.now.mono.micros_since(self.started));
+        }
+    }
+
+    fn set(&mut self, index: usize, answer: Answer) {
+        if let Some(slot) = self.answers.get_mut(index) {
+            *slot = answer;
+        }
+    }
+
+    fn count(&self, matching: impl Fn(&Answer) -> bool) -> usize {
+        self.answers.iter().take(self.replicas.len()).filter(|answer| matching(answer)).count()
+    }
+}
+
+/// Which replicas are known to hold a record, for [`ReadRound::resolve`].
+pub(crate) struct Known<'a> {
+    pub(crate) replicas: Replicas,
+    pub(crate) record: &'a Record,
+    /// Those that hold it.
+    pub(crate) holders: Quorum,
+    /// Those that have answered, whatever they hold.
+    pub(crate) heard: Quorum,
+}
+
+/// The rows of `merged` that `held` lacks, as a record.
+fn rows_missing(merged: &Record, held: &Record, key: KeyRef<'_>) -> Record {
+    if held.is_absent() {
+        return merged.clone();
+    }
+    let mut missing = RecordBuilder::default();
+    merged.rows_missing_in(held, key).for_each(|row| missing.add(&row));
+    missing.build()
+}
+
+/// Sends `rows` to `node`, be it this one. `false` if that cannot be.
+fn send_repair<S: Shell>(
+    cx: &mut Context<'_, S>,
+    node: NodeId,
+    request: RequestId,
+    key: KeyRef<'_>,
+    rows: &Record,
+) -> bool {
+    if cx.is_self(node) {
+        let ticket = if request == RequestId::NONE { Ticket::Nobody } else { Ticket::Op(request) };
+        apply_rows(cx.shell, ticket, key, rows);
+        return true;
+    }
+    cx.send(node, &Message::Repair { request, key, record: rows.clone() })
+}
+
+/// Stores every row of `rows` here. The rows of one turn are committed together or in order, so the last one's result
+/// is the result of all.
+pub(crate) fn apply_rows<S: Shell>(shell: &mut S, ticket: Ticket, key: KeyRef<'_>, rows: &Record) {
+    let mut rows = rows.rows(key).peekable();
+    while let Some(row) = rows.next() {
+        shell.apply(if rows.peek().is_some() { Ticket::Nobody } else { ticket }, &row);
+    }
+}
+
+/// A client's read.
+#[derive(Debug)]
+pub(crate) struct ReadOp {
+    pub(crate) key: KeyBuf,
+    pub(crate) round: ReadRound,
+}
+
+impl ReadOp {
+    /// Goes on as far as the answers allow.
+    pub(crate) fn step<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
+        match self.round.advance(cx, self.key.key()) {
+            None => Step::Pending,
+            Some(Ok(record)) => Step::Finish(Outcome::Record(record)),
+            Some(Err(failure)) => Step::fail(failure),
+        }
+    }
+
+    pub(crate) fn on_event<S: Shell>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        node: NodeId,
+        round: u8,
+        event: Event,
+    ) -> Step {
+        self.round.on_event(cx, node, round, event);
+        self.step(cx)
+    }
+
+    pub(crate) fn on_hurry<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
+        self.round.hurry(cx, self.key.key());
+        self.step(cx)
+    }
+}
