@@ -198,6 +198,11 @@ impl Parser {
 
     /// Reads the arguments that are still to come.
     fn arguments(&mut self, buffer: &[u8], limits: &Limits) -> Result<Parsed, ProtocolError> {
+        if matches!(self.stage, Stage::Length { .. }) && self.whole_arguments(buffer, limits) {
+            let consumed = self.at;
+            self.stage = Stage::Start;
+            return Ok(Parsed::Request { consumed });
+        }
         loop {
             let length = match self.stage {
                 Stage::Bulk { length } => length,
@@ -222,12 +227,34 @@ impl Parser {
             self.remaining -= 1;
             if self.remaining == 0 {
                 self.stage = Stage::Start;
-                self.at = 0;
                 return Ok(Parsed::Request { consumed: next });
             }
             self.at = next;
             self.stage = Stage::Length { searched: next };
         }
+    }
+
+    /// The hot path: takes the arguments that lie whole in the buffer and announce at most 999 bytes. Answers whether
+    /// those were all; whatever is unusual is left to [`Parser::arguments`].
+    #[inline]
+    fn whole_arguments(&mut self, buffer: &[u8], limits: &Limits) -> bool {
+        let end_max = buffer.len().min(limits.request_bytes_max);
+        let (mut at, mut remaining) = (self.at, self.remaining);
+        while remaining > 0 {
+            let Some((length, header)) = buffer.get(at..).and_then(short_length) else { break };
+            let start = at + header;
+            let (end, next) = (start + length, start + length + 2);
+            if next > end_max || length > limits.bulk_bytes_max {
+                break;
+            }
+            let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(end)) else { break };
+            self.spans.push(Span { start, end });
+            at = next;
+            remaining -= 1;
+        }
+        (self.at, self.remaining) = (at, remaining);
+        self.stage = Stage::Length { searched: at };
+        remaining == 0
     }
 
     /// Reads `$length`; `None` when its line is not complete.
@@ -326,21 +353,27 @@ fn line(buffer: &[u8], start: usize, searched: usize, bytes_max: usize) -> Line 
     let Some(text) = buffer.get(start..) else {
         return Line::Incomplete { searched };
     };
-    // Nearly every count and length has one to three digits.
+    // Nearly every count has one digit.
     match text {
-        [_, a @ b'0'..=b'9', b'\r', _, ..] => number(start + 4, [*a]),
-        [_, a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', _, ..] => number(start + 5, [*a, *b]),
-        [_, a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', _, ..] => {
-            number(start + 6, [*a, *b, *c])
+        [_, digit @ b'0'..=b'9', b'\r', _, ..] => {
+            Line::Number { value: i64::from(digit & 0x0f), next: start + 4 }
         }
         _ => long_line(buffer, start, searched, bytes_max),
     }
 }
 
+/// The length behind a `$`, when it has one to three digits, and the bytes of its line.
 #[inline]
-fn number<const N: usize>(next: usize, digits: [u8; N]) -> Line {
-    let value = digits.iter().fold(0_i64, |value, digit| value * 10 + i64::from(digit & 0x0f));
-    Line::Number { value, next }
+fn short_length(text: &[u8]) -> Option<(usize, usize)> {
+    let digit = |byte: u8| usize::from(byte & 0x0f);
+    match *text {
+        [b'$', a @ b'0'..=b'9', b'\r', _, ..] => Some((digit(a), 4)),
+        [b'$', a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', _, ..] => Some((digit(a) * 10 + digit(b), 5)),
+        [b'$', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', _, ..] => {
+            Some((digit(a) * 100 + digit(b) * 10 + digit(c), 6))
+        }
+        _ => None,
+    }
 }
 
 #[cold]
