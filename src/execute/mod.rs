@@ -6,12 +6,25 @@
 //! - all others are `async` functions over a [`Context`], run as tasks on the worker's own thread.
 
 pub mod arguments;
+pub mod bitmap;
+pub mod bits;
 pub mod cluster_keys;
 pub mod context;
 pub mod dispatch;
 pub mod error;
+pub mod expiry;
 pub mod flush;
+pub mod gather;
 pub mod immediate;
+pub mod keys;
+pub mod lcs;
+pub mod multi;
+pub mod object;
+pub mod options;
+pub mod scan;
+pub mod strings;
+pub mod subsequence;
+pub mod value;
 
 pub use arguments::Arguments;
 pub use context::Context;
