@@ -13,7 +13,7 @@ pub enum ProtocolError {
     /// `$` is followed by something that is no length, or by one above [`crate::Limits::bulk_bytes_max`].
     #[error("ERR Protocol error: invalid bulk length")]
     InvalidBulkLength,
-    /// An argument does not begin with `$`. Control characters are shown as spaces, which keeps the reply one line.
+    /// An argument does not begin with `$`. A line break is shown as a space.
     #[error("ERR Protocol error: expected '$', got '{}'", printable(*.got))]
     ExpectedDollar {
         /// The byte in its place.
@@ -43,7 +43,7 @@ pub enum ProtocolError {
     RequestTooBig,
 }
 
-/// `byte` as a character that keeps an error reply one line of text.
+/// `byte` as a character that keeps an error reply one line.
 fn printable(byte: u8) -> char {
-    if byte.is_ascii_control() { ' ' } else { char::from(byte) }
+    if matches!(byte, b'\r' | b'\n') { ' ' } else { char::from(byte) }
 }

@@ -35,7 +35,7 @@ fn infos(names: Args<'_>) -> Reply {
     if names.is_empty() {
         return Reply::Array(id::top_level().map(info).collect());
     }
-    Reply::Array(names.iter().map(|name| by_full_name(name).map_or(Reply::NullArray, info)).collect())
+    Reply::Array(names.iter().map(|name| by_full_name(name).map_or(Reply::Null, info)).collect())
 }
 
 /// One row as `COMMAND INFO` shows it.
@@ -177,7 +177,7 @@ mod tests {
         let Reply::Array(rows) = ask(&["COMMAND", "INFO", "get", "nosuch", "BITOP"]) else {
             panic!("an array")
         };
-        assert_eq!(rows[1], Reply::NullArray);
+        assert_eq!(rows[1], Reply::Null);
         let Reply::Array(get) = &rows[0] else { panic!("an array") };
         assert_eq!(get.len(), 10);
         assert_eq!(&get[..2], [Reply::text("get"), Reply::Integer(2)]);
