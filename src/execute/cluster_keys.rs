@@ -78,7 +78,8 @@ mod tests {
     fn a_slots_prefixes_hold_its_keys_and_no_others() {
         for key in [&b"a"[..], b"{tag}b", b"", b"some key"] {
             let placed = KeyRef::new(0, key);
-            let inside = |slot: Slot| (prefixes(slot).0..prefixes(slot).1).contains(&u64::from(placed.prefix()));
+            let inside =
+                |slot: Slot| (prefixes(slot).0..prefixes(slot).1).contains(&u64::from(placed.prefix()));
             assert!((0..SLOTS).all(|slot| inside(slot) == (slot == placed.slot())));
         }
         assert_eq!(prefixes(SLOTS - 1).1, 1 << 32);
