@@ -96,9 +96,9 @@ pub static SETTINGS: &[Setting] = &[
         |config, text| { config.peer_bind = or_unset(text, address)?; Some(()) }),
     plain!("seeds" "HOST:PORT,…" "a list of host:port, separated by commas" start,
         "Peer addresses to find the cluster by", seeds, show_list, seeds),
-    plain!("replication-factor" "N" "a number from 1 to 16" start,
+    plain!("replication-factor" "N" "a number from 1 to 15" start,
         "Replicas of each key, fixed when the cluster forms", replication_factor, show,
-        |text| whole(text, 1, 16)),
+        |text| whole(text, 1, 15)),
     setting!("node-id" "HEX" "16 hex digits, not all zero, or the 40 that a node shows" start,
         "Fixed node id; drawn at the first start unless given",
         |config| optional(&config.node_id),
@@ -209,7 +209,8 @@ fn show_level(level: &Consistency) -> String {
     level.name().to_ascii_lowercase()
 }
 
-fn show_fsync(policy: &FsyncPolicy) -> String {
+/// The name of a policy, as `appendfsync` takes it.
+pub fn show_fsync(policy: &FsyncPolicy) -> String {
     match policy {
         FsyncPolicy::Always => "always",
         FsyncPolicy::EverySecond => "everysec",
@@ -297,7 +298,7 @@ mod tests {
         ("peer-port", "17000", ["0", "x"]),
         ("peer-bind", "10.0.0.1", ["host", "1"]),
         ("seeds", "a:1,b:16379,[::1]:2", ["a:0", "a:1,,b:x"]),
-        ("replication-factor", "5", ["0", "17"]),
+        ("replication-factor", "5", ["0", "16"]),
         ("node-id", "000000000000001f", ["0000000000000000", "xyz"]),
         ("rack", "rack-1", ["a b", "\n"]),
         ("announce-host", "db.example.org", ["a b", "a:1"]),

@@ -49,10 +49,14 @@ pub struct Gauges {
 pub struct PeerGauges {
     /// Its id.
     pub node: String,
-    /// How many workers have a link to it.
-    pub links_up: u64,
+    /// Whether some worker has a link to it.
+    pub up: bool,
     /// Bytes waiting to be sent to it.
     pub queued_bytes: u64,
+    /// Bytes sent to it since the start.
+    pub sent_bytes: u64,
+    /// Messages to it that were dropped because its queue was full.
+    pub dropped: u64,
 }
 
 /// The exposition text of a node.
@@ -194,12 +198,12 @@ fn level_name(level: Consistency) -> &'static str {
 fn peers(out: &mut Families, peers: &[PeerGauges]) {
     let labels: Vec<_> = peers.iter().map(|peer| ([("peer", peer.node.as_str())], peer)).collect();
     let each = |value: fn(&PeerGauges) -> u64| labels.iter().map(move |(labels, p)| (&labels[..], value(p)));
-    out.gauges("gyre_peer_links_up", "Workers with a link to the peer.", each(|peer| peer.links_up));
-    out.gauges(
-        "gyre_peer_queued_bytes",
-        "Bytes waiting to be sent to the peer.",
-        each(|peer| peer.queued_bytes),
-    );
+    out.gauges("gyre_peer_up", "1 when the peer is connected.", each(|peer| u64::from(peer.up)));
+    let queued = each(|peer| peer.queued_bytes);
+    out.gauges("gyre_peer_queued_bytes", "Bytes waiting to be sent to the peer.", queued);
+    out.counters("gyre_peer_sent_bytes_total", "Bytes sent to the peer.", each(|peer| peer.sent_bytes));
+    let dropped = each(|peer| peer.dropped);
+    out.counters("gyre_peer_dropped_total", "Messages dropped because the queue was full.", dropped);
 }
 
 fn store(out: &mut Families, gauges: &Gauges) {
@@ -362,7 +366,7 @@ mod tests {
     #[test]
     fn the_text_shows_what_the_gauges_say() {
         let mut gauges = Gauges { ring_members: 3, ring_formed: true, ..Gauges::default() };
-        gauges.peers.push(PeerGauges { node: "abc".into(), links_up: 2, queued_bytes: 77 });
+        gauges.peers.push(PeerGauges { node: "abc".into(), queued_bytes: 77, ..PeerGauges::default() });
         gauges.store.engine.files_at_level = vec![4, 0];
         let text = render(&Metrics::new(1), &gauges);
         for line in [

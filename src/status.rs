@@ -1,0 +1,274 @@
+//! `gyre status` and `gyre ring`: what a node answers to `GYRE STATUS` and `GYRE RING`, as tables or JSON.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, Value};
+use serde_json::{Map, Value as Json};
+
+/// How long connecting and each answer may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The node to ask.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its host.
+    pub host: String,
+    /// Its client port.
+    pub port: u16,
+    /// The clients' password, if there is one.
+    pub password: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The node cannot be reached, or refuses.
+    #[error("{host}:{port}: {reason}")]
+    Node {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Standard output takes nothing.
+    #[error("cannot print: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Target {
+    /// A connection to the node, in RESP3.
+    pub fn connect(&self) -> Result<redis::Connection, StatusError> {
+        let mut settings =
+            RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password.as_str());
+        }
+        let connect = || {
+            let address = ConnectionAddr::Tcp(self.host.clone(), self.port);
+            let info = address.into_connection_info()?.set_redis_settings(settings);
+            let connection = redis::Client::open(info)?.get_connection_with_timeout(TIMEOUT)?;
+            connection.set_read_timeout(Some(TIMEOUT))?;
+            connection.set_write_timeout(Some(TIMEOUT))?;
+            Ok(connection)
+        };
+        connect().map_err(|error| self.error(&error))
+    }
+
+    /// What the node answers to one command.
+    pub fn ask(&self, words: &[&str]) -> Result<Value, StatusError> {
+        let mut command = redis::Cmd::new();
+        words.iter().for_each(|word| {
+            command.arg(*word);
+        });
+        command.query(&mut self.connect()?).map_err(|error| self.error(&error))
+    }
+
+    fn error(&self, error: &redis::RedisError) -> StatusError {
+        StatusError::Node { host: self.host.clone(), port: self.port, reason: error.to_string() }
+    }
+}
+
+/// Prints the nodes of the cluster.
+pub fn status(target: &Target, as_json: bool) -> Result<(), StatusError> {
+    print(&json(&target.ask(&["GYRE", "STATUS"])?), as_json, status_text)
+}
+
+/// Prints who keeps which slots.
+pub fn ring(target: &Target, as_json: bool) -> Result<(), StatusError> {
+    print(&json(&target.ask(&["GYRE", "RING"])?), as_json, ring_text)
+}
+
+fn print(answer: &Json, as_json: bool, text: fn(&Json) -> String) -> Result<(), StatusError> {
+    let text = if as_json { format!("{answer:#}\n") } else { text(answer) };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // `gyre ring | head`
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// A reply as JSON: maps become objects, byte strings texts.
+fn json(value: &Value) -> Json {
+    match value {
+        Value::Int(number) => Json::from(*number),
+        Value::Double(number) => Json::from(*number),
+        Value::Boolean(flag) => Json::from(*flag),
+        Value::BulkString(bytes) => Json::from(String::from_utf8_lossy(bytes).into_owned()),
+        Value::SimpleString(text) => Json::from(text.as_str()),
+        Value::Okay => Json::from("OK"),
+        Value::Array(items) | Value::Set(items) => items.iter().map(json).collect(),
+        Value::Map(pairs) => {
+            let pairs = pairs.iter().map(|(key, value)| (plain(&json(key)), json(value)));
+            Json::Object(pairs.collect::<Map<String, Json>>())
+        }
+        _ => Json::Null,
+    }
+}
+
+/// A JSON value without quotes, for tables and keys.
+fn plain(value: &Json) -> String {
+    match value {
+        Json::String(text) => text.clone(),
+        Json::Null => "-".into(),
+        Json::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+fn field(object: &Json, name: &str) -> String {
+    object.get(name).map(plain).filter(|text| !text.is_empty()).unwrap_or_else(|| "-".into())
+}
+
+fn status_text(status: &Json) -> String {
+    let mut text = format!("Cluster  {} ({})\n", field(status, "cluster-name"), field(status, "cluster-id"));
+    let (state, epoch, factor) =
+        (field(status, "state"), field(status, "epoch"), field(status, "replication-factor"));
+    text += &format!("State    {state}, epoch {epoch}, replication factor {factor}\n");
+    text += &format!("Asked    node {}, up {} s\n\n", field(status, "node"), field(status, "uptime-seconds"));
+    let header =
+        ["", "ADDRESS", "PEER ADDRESS", "RACK", "VNODES", "PRIMARY", "OWNS", "QUEUED", "VERSION", "NODE"];
+    let nodes = status.get("nodes").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let rows = nodes.iter().map(|node| {
+        [
+            mark(node),
+            field(node, "address"),
+            field(node, "peer-address"),
+            field(node, "rack"),
+            field(node, "vnodes"),
+            percent(node, "primary-share"),
+            percent(node, "replica-share"),
+            field(node, "queued-bytes"),
+            field(node, "version"),
+            field(node, "id"),
+        ]
+    });
+    text += &table(&header, rows);
+    text += "\nU up, D down; N normal, J joining, L left. PRIMARY, OWNS: share of the slots a node leads, and keeps.\n";
+    text
+}
+
+/// Two letters as nodetool prints them: up or down, and what the node does.
+fn mark(node: &Json) -> String {
+    let up = if node.get("up").and_then(Json::as_bool) == Some(true) { 'U' } else { 'D' };
+    let state = match field(node, "state").as_str() {
+        "active" => 'N',
+        "joining" => 'J',
+        _ => 'L',
+    };
+    format!("{up}{state}")
+}
+
+fn percent(node: &Json, name: &str) -> String {
+    let share = node.get(name).and_then(Json::as_f64);
+    share.map_or_else(|| "-".into(), |share| format!("{:.1}%", share * 100.0))
+}
+
+fn ring_text(ring: &Json) -> String {
+    let ranges = ring.get("ranges").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let rows = ranges.iter().map(|range| {
+        let replicas = range.get("replicas").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+        let addresses: Vec<String> = replicas.iter().map(|replica| field(replica, "address")).collect();
+        let (first, last) = (field(range, "first-slot"), field(range, "last-slot"));
+        [
+            first,
+            last,
+            addresses.first().cloned().unwrap_or_default(),
+            addresses.get(1..).unwrap_or_default().join(" "),
+        ]
+    });
+    let factor = field(ring, "replication-factor");
+    let mut text = format!("Epoch {}, replication factor {factor}, ", field(ring, "epoch"));
+    text += &format!("{} ranges of equal replicas\n\n", ranges.len());
+    text += &table(&["FIRST", "LAST", "PRIMARY", "OTHER REPLICAS"], rows);
+    text
+}
+
+/// Columns as wide as their widest cell.
+fn table<const N: usize>(header: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut lines: Vec<[String; N]> = vec![header.map(str::to_string)];
+    lines.extend(rows);
+    let mut widths = [0_usize; N];
+    for line in &lines {
+        widths.iter_mut().zip(line).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
+    }
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn map(pairs: &[(&str, Value)]) -> Value {
+        Value::Map(pairs.iter().map(|(key, value)| (bulk(key), value.clone())).collect())
+    }
+
+    fn node(address: &str, up: bool, state: &str) -> Value {
+        map(&[
+            ("id", bulk("00ab")),
+            ("address", bulk(address)),
+            ("up", Value::Boolean(up)),
+            ("state", bulk(state)),
+            ("rack", Value::Nil),
+            ("primary-share", Value::Double(0.3333)),
+        ])
+    }
+
+    #[test]
+    fn the_status_shows_a_line_for_each_node() {
+        let nodes = Value::Array(vec![
+            node("127.0.0.1:6379", true, "active"),
+            node("127.0.0.1:6380", false, "active"),
+            node("127.0.0.1:6381", true, "joining"),
+        ]);
+        let text = status_text(&json(&map(&[("cluster-name", bulk("gyre")), ("nodes", nodes)])));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("Cluster  gyre"), "{text}");
+        assert!(
+            lines.iter().any(|line| line.starts_with("UN  127.0.0.1:6379") && line.contains("33.3%")),
+            "{text}"
+        );
+        assert!(lines.iter().any(|line| line.starts_with("DN  127.0.0.1:6380")), "{text}");
+        assert!(lines.iter().any(|line| line.starts_with("UJ  127.0.0.1:6381")), "{text}");
+    }
+
+    #[test]
+    fn the_ring_shows_a_line_for_each_range() {
+        let replica = |address: &str| map(&[("address", bulk(address))]);
+        let range = map(&[
+            ("first-slot", Value::Int(0)),
+            ("last-slot", Value::Int(99)),
+            ("replicas", Value::Array(vec![replica("a:1"), replica("b:2"), replica("c:3")])),
+        ]);
+        let text = ring_text(&json(&map(&[("epoch", Value::Int(1)), ("ranges", Value::Array(vec![range]))])));
+        assert!(text.lines().any(|line| line == "0      99    a:1      b:2 c:3"), "{text}");
+    }
+
+    #[test]
+    fn replies_become_json_of_the_same_shape() {
+        let value = map(&[("n", Value::Int(1)), ("list", Value::Array(vec![bulk("x"), Value::Nil]))]);
+        assert_eq!(json(&value).to_string(), r#"{"list":["x",null],"n":1}"#);
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_is_named() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let target = Target { host: "127.0.0.1".into(), port, password: None };
+        let error = target.ask(&["GYRE", "STATUS"]).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("127.0.0.1:{port}: ")), "{error}");
+    }
+}

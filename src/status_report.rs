@@ -1,0 +1,180 @@
+//! `GYRE STATUS` and `GYRE RING`: what this node knows of the cluster, as RESP maps.
+
+use gyre_cluster::node::NodeId;
+use gyre_cluster::ring::Ring;
+use gyre_cluster::topology::{Member, MemberState, Topology};
+use gyre_protocol::Reply;
+
+use crate::http::Observed;
+use crate::metrics::exposition::{Gauges, PeerGauges, render};
+use crate::node::Node;
+
+/// The answer to `GYRE STATUS`: the cluster, this node, and a map for each member.
+pub fn status_reply(node: &Node) -> Reply {
+    let topology = node.topology.load();
+    let ring = node.ring.load();
+    let state = node.ailment().map_or_else(|| Reply::text("ok"), Reply::text);
+    let mut pairs = vec![("state", state), ("node", Reply::text(node.id.to_string()))];
+    pairs.push(("version", Reply::text(env!("CARGO_PKG_VERSION"))));
+    pairs.push(("uptime-seconds", number(node.started.elapsed().as_secs())));
+    pairs.push(("incarnation", number(node.incarnation)));
+    pairs.push(("clients", Reply::count(node.clients.len())));
+    if let Some(topology) = (**topology).as_ref() {
+        pairs.extend(cluster(topology));
+        let members = topology.members.values();
+        pairs.push(("nodes", Reply::Array(members.map(|member| describe(node, &ring, member)).collect())));
+    } else {
+        pairs.push(("cluster-name", Reply::text(node.config.load().cluster_name.as_str())));
+        pairs.push(("nodes", Reply::Array(Vec::new())));
+    }
+    Reply::map(pairs)
+}
+
+/// The answer to `GYRE RING`: runs of slots with the same preference list, in order.
+pub fn ring_reply(node: &Node) -> Reply {
+    let topology = node.topology.load();
+    let ring = node.ring.load();
+    let mut pairs = Vec::new();
+    if let Some(topology) = (**topology).as_ref() {
+        pairs.extend(cluster(topology));
+    }
+    let replica = |id: &NodeId| {
+        let member = (**topology).as_ref().and_then(|topology| topology.members.get(id));
+        let address = member.map_or_else(String::new, |member| member.client_addr.to_string());
+        Reply::map([("id", Reply::text(id.to_string())), ("address", Reply::text(address))])
+    };
+    let ranges = ranges(&ring).into_iter().map(|(first, last, replicas)| {
+        Reply::map([
+            ("first-slot", number(u64::from(first))),
+            ("last-slot", number(u64::from(last))),
+            ("replicas", Reply::Array(replicas.iter().map(replica).collect())),
+        ])
+    });
+    pairs.push(("ranges", Reply::Array(ranges.collect())));
+    Reply::map(pairs)
+}
+
+fn cluster(topology: &Topology) -> [(&'static str, Reply); 4] {
+    [
+        ("cluster-name", Reply::text(topology.cluster_name.as_str())),
+        ("cluster-id", Reply::text(format!("{:032x}", topology.cluster_id))),
+        ("epoch", number(topology.epoch)),
+        ("replication-factor", number(u64::from(topology.replication_factor))),
+    ]
+}
+
+fn describe(node: &Node, ring: &Ring, member: &Member) -> Reply {
+    let owned = ring.ownership(member.id);
+    let traffic = node.peers.all().into_iter().find(|(id, _, _)| *id == member.id);
+    let (queued, sent, dropped) = traffic.map_or((0, 0, 0), |(_, _, statistics)| {
+        (statistics.queued() as u64, statistics.sent_bytes(), statistics.dropped())
+    });
+    let state = match member.state {
+        MemberState::Joining => "joining",
+        MemberState::Active => "active",
+        MemberState::Left => "left",
+    };
+    Reply::map([
+        ("id", Reply::text(member.id.to_string())),
+        ("address", Reply::text(member.client_addr.to_string())),
+        ("peer-address", Reply::text(member.peer_addr.to_string())),
+        ("rack", member.rack.as_deref().map_or(Reply::Null, Reply::text)),
+        ("state", Reply::text(state)),
+        ("up", Reply::Boolean(node.peers.is_up(member.id))),
+        ("myself", Reply::Boolean(member.id == node.id)),
+        ("vnodes", number(u64::from(member.vnodes))),
+        ("primary-slots", number(u64::from(owned.primary_slots))),
+        ("replica-slots", number(u64::from(owned.replica_slots))),
+        ("primary-share", Reply::Double(owned.primary_share())),
+        ("replica-share", Reply::Double(owned.replica_share())),
+        ("incarnation", number(member.incarnation)),
+        ("version", Reply::text(member.build.as_str())),
+        ("queued-bytes", number(queued)),
+        ("sent-bytes", number(sent)),
+        ("dropped-messages", number(dropped)),
+    ])
+}
+
+/// Runs of slots whose preference lists are equal, order included: first slot, last slot, list.
+fn ranges(ring: &Ring) -> Vec<(u16, u16, Vec<NodeId>)> {
+    let mut ranges: Vec<(u16, u16, Vec<NodeId>)> = Vec::new();
+    for slot in 0..gyre_storage::SLOTS {
+        let replicas = ring.replicas(slot);
+        if replicas.is_empty() {
+            continue;
+        }
+        match ranges.last_mut() {
+            Some((_, last, list)) if list == replicas => *last = slot,
+            _ => ranges.push((slot, slot, replicas.to_vec())),
+        }
+    }
+    ranges
+}
+
+fn number(value: u64) -> Reply {
+    Reply::Integer(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+impl Observed for Node {
+    fn exposition(&self) -> String {
+        render(&self.metrics, &gauges(self))
+    }
+
+    fn ailment(&self) -> Option<String> {
+        if let Some(error) = self.store.poisoned() {
+            return Some(format!("the store refuses writes: {error}"));
+        }
+        (!self.has_formed()).then(|| "the ring has not formed".to_string())
+    }
+}
+
+fn gauges(node: &Node) -> Gauges {
+    let peers = node.peers.all().into_iter().map(|(id, up, statistics)| PeerGauges {
+        node: id.to_string(),
+        up,
+        queued_bytes: statistics.queued() as u64,
+        sent_bytes: statistics.sent_bytes(),
+        dropped: statistics.dropped(),
+    });
+    Gauges {
+        version: env!("CARGO_PKG_VERSION"),
+        node: node.id.to_string(),
+        uptime_seconds: node.started.elapsed().as_secs(),
+        connections: node.clients.len() as u64,
+        connections_accepted: node.clients.accepted.load(std::sync::atomic::Ordering::Relaxed),
+        connections_refused: node.clients.refused.load(std::sync::atomic::Ordering::Relaxed),
+        ring_formed: node.has_formed(),
+        ring_members: node.ring.load().members().len() as u64,
+        store_poisoned: node.store.poisoned().is_some(),
+        store: node.store.stats(),
+        peers: peers.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gyre_cluster::ring::RingMember;
+
+    use super::*;
+
+    #[test]
+    fn ranges_cover_every_slot_once_and_differ_from_their_neighbours() {
+        let members: Vec<RingMember> =
+            (1..=4).map(|id| RingMember { id: NodeId(id), rack: None, vnodes: 150 }).collect();
+        let ring = Ring::build(&members, 3);
+        let ranges = ranges(&ring);
+        assert_eq!((ranges[0].0, ranges[ranges.len() - 1].1), (0, gyre_storage::SLOTS - 1));
+        for pair in ranges.windows(2) {
+            assert_eq!(pair[0].1 + 1, pair[1].0);
+            assert_ne!(pair[0].2, pair[1].2);
+        }
+        for (first, last, replicas) in &ranges {
+            assert!((*first..=*last).all(|slot| ring.replicas(slot) == replicas));
+        }
+    }
+
+    #[test]
+    fn an_empty_ring_has_no_ranges() {
+        assert!(ranges(&Ring::empty()).is_empty());
+    }
+}
