@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod coordinator;
+pub mod forming;
 pub mod frame;
 pub mod handshake;
 pub mod latency;
