@@ -28,6 +28,7 @@ pub fn set(config: &ArcSwap<Config>, args: Args<'_>) -> Answer {
         let changed = current.with(&pairs).map_err(|error| refusal(error.reply_text()))?;
         let before = config.compare_and_swap(&current, Arc::new(changed));
         if Arc::ptr_eq(&before, &current) {
+            crate::logging::set_level(config.load().log_level);
             return Ok(Reply::Ok);
         }
     }
