@@ -1,0 +1,167 @@
+//! What clients did and saw, and whether it could have happened.
+
+use std::collections::HashMap;
+
+use gyre_cluster::coordinator::Tag;
+use gyre_cluster::modify::ModifyReply;
+use gyre_cluster::outcome::Outcome;
+use gyre_storage::{Record, UnixMillis, Version, View, parse_integer};
+
+/// What a client asked for. All at QUORUM unless it says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Action {
+    Get,
+    GetOne,
+    GetAll,
+    Set { version: Option<Version> },
+    SetOne,
+    Delete { version: Option<Version> },
+    Add { delta: i64 },
+    Append,
+}
+
+#[derive(Debug)]
+struct Pending {
+    key: usize,
+    action: Action,
+    started: u64,
+    /// What earlier completed operations guarantee this one to see.
+    version_floor: Version,
+    value_floor: i64,
+}
+
+/// The history of one key.
+#[derive(Debug, Default)]
+struct KeyHistory {
+    /// No QUORUM read may go behind it any more.
+    version_floor: Version,
+    /// For counters: sums of increments.
+    acked: i64,
+    invoked: i64,
+    /// The greatest counter value a completed operation has shown.
+    seen: i64,
+}
+
+/// The history of a cluster.
+#[derive(Default)]
+pub(crate) struct Checker {
+    keys: HashMap<usize, KeyHistory>,
+    pending: HashMap<Tag, Pending>,
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+}
+
+impl Checker {
+    /// An operation begins.
+    pub(crate) fn start(&mut self, tag: Tag, key: usize, action: Action, now: u64) {
+        let history = self.keys.entry(key).or_default();
+        if let Action::Add { delta } = action {
+            history.invoked += delta;
+        }
+        let (version_floor, value_floor) = (history.version_floor, history.acked.max(history.seen));
+        let pending = Pending { key, action, started: now, version_floor, value_floor };
+        assert!(self.pending.insert(tag, pending).is_none(), "tags are not reused");
+    }
+
+    /// The version that a blind write was stamped with.
+    pub(crate) fn stamped(&mut self, tag: Tag, stamped: Option<Version>) {
+        if let Some(Pending { action: Action::Set { version } | Action::Delete { version }, .. }) =
+            self.pending.get_mut(&tag)
+        {
+            *version = stamped;
+        }
+    }
+
+    /// Nobody will tell how the operation ended: its node has crashed.
+    pub(crate) fn abandon(&mut self, tag: Tag) {
+        self.pending.remove(&tag);
+    }
+
+    /// An operation ends: could it?
+    pub(crate) fn finish(&mut self, tag: Tag, outcome: &Outcome, now: u64) {
+        let pending = self.pending.remove(&tag).expect("every operation ends at most once");
+        let history = self.keys.get_mut(&pending.key).expect("it was started");
+        match (&pending.action, outcome) {
+            (_, Outcome::Failed(_)) => {
+                self.failed += 1;
+                return;
+            }
+            (Action::Get, Outcome::Record(record)) => {
+                assert!(
+                    record.base() >= pending.version_floor,
+                    "key {}: read of {}..{now} saw {:?}, but {:?} was acknowledged or read before",
+                    pending.key,
+                    pending.started,
+                    record.base(),
+                    pending.version_floor
+                );
+                history.version_floor = history.version_floor.max(record.base());
+                if is_counter(pending.key) {
+                    history.see(number(record), &pending);
+                }
+            }
+            (Action::Set { version } | Action::Delete { version }, Outcome::Written) => {
+                let version = version.expect("an acknowledged write was sent");
+                history.version_floor = history.version_floor.max(version);
+            }
+            (Action::Add { delta }, Outcome::Modified(ModifyReply::Integer(value))) => {
+                if is_counter(pending.key) {
+                    assert!(
+                        *value >= pending.value_floor + delta,
+                        "key {}: an increment of {}..{now} answered {value}, but {} was there before",
+                        pending.key,
+                        pending.started,
+                        pending.value_floor
+                    );
+                    history.see(*value, &pending);
+                    history.acked += delta;
+                }
+            }
+            (Action::Add { .. }, Outcome::Refused(_)) => assert!(!is_counter(pending.key)),
+            (Action::Append, Outcome::Modified(ModifyReply::Integer(_))) => {}
+            (Action::GetOne | Action::GetAll, Outcome::Record(_)) | (Action::SetOne, Outcome::Written) => {}
+            other => panic!("wrong kind of outcome: {other:?}"),
+        }
+        self.succeeded += 1;
+    }
+
+    /// After everything has come to rest, a QUORUM read of a counter.
+    pub(crate) fn final_counter(&self, key: usize, record: &Record) {
+        if let Some(history) = self.keys.get(&key).filter(|_| is_counter(key)) {
+            let value = number(record);
+            assert!(
+                (history.acked.max(history.seen)..=history.invoked).contains(&value),
+                "counter {key} is {value}, but {} was acknowledged, {} seen, {} tried",
+                history.acked,
+                history.seen,
+                history.invoked
+            );
+        }
+    }
+}
+
+impl KeyHistory {
+    fn see(&mut self, value: i64, pending: &Pending) {
+        assert!(
+            (pending.value_floor..=self.invoked).contains(&value),
+            "counter {} was {value}, but at least {} and at most {} is possible",
+            pending.key,
+            pending.value_floor,
+            self.invoked
+        );
+        self.seen = self.seen.max(value);
+    }
+}
+
+/// The first keys are only incremented; the others see every kind of write.
+pub(crate) fn is_counter(key: usize) -> bool {
+    key < 4
+}
+
+fn number(record: &Record) -> i64 {
+    match record.view(UnixMillis(0)) {
+        None => 0,
+        Some(View::Integer(number)) => number,
+        Some(View::Bytes(bytes)) => parse_integer(bytes).expect("counters are numbers"),
+    }
+}

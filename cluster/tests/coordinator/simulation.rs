@@ -1,0 +1,430 @@
+//! The cluster, its clients, and what goes wrong.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, PREFIX_END, Tag};
+use gyre_cluster::level::Consistency;
+use gyre_cluster::message::Message;
+use gyre_cluster::modify::Modify;
+use gyre_cluster::outcome::Outcome;
+use gyre_cluster::ring::{Ring, RingMember};
+use gyre_cluster::time::Now;
+use gyre_storage::KeyRef;
+
+use crate::checker::{Action, Checker, is_counter};
+use crate::machine::{Batch, Machine, SimShell, node_id};
+use crate::network::{Event, Local, Network, Worker};
+
+/// Workers of each node.
+pub(crate) const WORKERS: usize = 2;
+const CLIENTS: usize = 8;
+const KEYS: usize = 8;
+/// How long clients work, in virtual microseconds.
+const DURATION: u64 = 1_500_000;
+const TIMEOUT: Duration = Duration::from_millis(150);
+const QUORUM: Consistency = Consistency::Quorum;
+const ALL: Consistency = Consistency::All;
+
+/// What a simulation is to go through.
+pub(crate) struct Plan {
+    pub(crate) nodes: usize,
+    pub(crate) crashes: bool,
+    pub(crate) partitions: bool,
+    pub(crate) loss_per_mille: u64,
+}
+
+/// A cluster in virtual time.
+pub(crate) struct Simulation {
+    plan: (usize, bool, bool),
+    ring: Arc<Ring>,
+    network: Network,
+    machines: Vec<Machine>,
+    workers: BTreeMap<Worker, (Coordinator, VecDeque<Batch>)>,
+    checker: Checker,
+    finished: Vec<(Tag, Outcome)>,
+    /// Which client waits for a tag, and where its operation runs.
+    waiting: BTreeMap<u64, (usize, usize)>,
+    outcomes: BTreeMap<u64, Outcome>,
+    next_tag: u64,
+    is_ending: bool,
+}
+
+impl Simulation {
+    pub(crate) fn new(plan: &Plan, seed: u64) -> Simulation {
+        let member = |node| RingMember { id: node_id(node), rack: None, vnodes: 8 };
+        let ring = Arc::new(Ring::build(&(0..plan.nodes).map(member).collect::<Vec<_>>(), 3));
+        let mut network = Network::new(seed, plan.nodes, plan.loss_per_mille);
+        let machines = (0..plan.nodes).map(|_| Machine::new(network.random.below(40))).collect();
+        let mut simulation = Simulation {
+            plan: (plan.nodes, plan.crashes, plan.partitions),
+            ring,
+            network,
+            machines,
+            workers: BTreeMap::new(),
+            checker: Checker::default(),
+            finished: Vec::new(),
+            waiting: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            next_tag: 1,
+            is_ending: false,
+        };
+        for node in 0..plan.nodes {
+            simulation.start_node(node);
+        }
+        for client in 0..CLIENTS {
+            simulation.network.at(1_000 + client as u64, Event::Client { client });
+        }
+        simulation.network.at(50_000, Event::Chaos);
+        simulation
+    }
+
+    /// Runs to the end; answers how many operations succeeded.
+    pub(crate) fn run(mut self) -> u64 {
+        while self.network.now < DURATION {
+            self.step();
+        }
+        self.come_to_rest();
+        self.check_end();
+        self.checker.succeeded
+    }
+
+    fn step(&mut self) {
+        match self.network.pop().expect("ticks never end") {
+            Event::Client { client } => self.client(client),
+            Event::Patience { tag } => self.abandon(tag),
+            Event::Chaos => self.chaos(),
+            Event::Worker { at, boot, local } => {
+                if self.network.is_up[at.node] && self.network.boots[at.node] == boot {
+                    self.local(at, local);
+                }
+            }
+        }
+    }
+
+    /// Calls the core of worker `at` with a shell, then lets its batch commit and its outcomes reach the clients.
+    fn with<R>(&mut self, at: Worker, call: impl FnOnce(&mut Coordinator, &mut SimShell<'_>, Now) -> R) -> R {
+        let machine = &mut self.machines[at.node];
+        let now = self.network.now(machine.skew_ms);
+        let (core, batches) = self.workers.get_mut(&at).expect("the worker runs");
+        let mut shell = SimShell {
+            at,
+            machine,
+            network: &mut self.network,
+            batch: Vec::new(),
+            finished: &mut self.finished,
+            stamped: None,
+        };
+        let result = call(core, &mut shell, now);
+        let batch = std::mem::take(&mut shell.batch);
+        if !batch.is_empty() {
+            batches.push_back(batch);
+            let delay = self.network.random.below(2_000);
+            self.network.local(delay, at, Local::Commit);
+        }
+        for (tag, outcome) in std::mem::take(&mut self.finished) {
+            self.finish(tag, outcome);
+        }
+        result
+    }
+
+    fn local(&mut self, at: Worker, local: Local) {
+        match local {
+            Local::Request { from, .. } | Local::Answer { from, .. }
+                if self.network.is_blocked(from, at.node) => {}
+            Local::Answer { from, link, .. } if !self.network.is_current(link, from) => {}
+            Local::Request { from, link, bytes, clock } | Local::Answer { from, link, bytes, clock } => {
+                let wall = self.network.now(self.machines[at.node].skew_ms).wall;
+                self.machines[at.node].clock.observe(clock, wall).expect("clocks are close");
+                let message = Message::decode(&bytes).expect("what was encoded");
+                self.with(at, |core, shell, now| core.receive(shell, now, node_id(from), link, message));
+            }
+            Local::Commit => self.commit(at),
+            Local::Record { ticket, db, key } => {
+                let record = self.machines[at.node].read(KeyRef::new(db, &key));
+                self.with(at, |core, shell, now| core.local_record(shell, now, ticket, Some(record)));
+            }
+            Local::Page { ticket, range } => {
+                let page = self.machines[at.node].scan(&range);
+                self.with(at, |core, shell, now| core.scanned(shell, now, ticket, Some(page)));
+            }
+            Local::Count { ticket, range } => {
+                let wall = self.network.now(0).wall;
+                let page = self.machines[at.node].count(&range, wall);
+                self.with(at, |core, shell, now| core.counted(shell, now, ticket, Some(page)));
+            }
+            Local::Horizon { ticket, db, version } => {
+                self.machines[at.node].set_horizon(db, version);
+                self.with(at, |core, shell, now| core.applied(shell, now, ticket, true));
+            }
+            Local::Locked { op, key_hash } => {
+                self.with(at, |core, shell, now| core.locked(shell, now, op, key_hash));
+            }
+            Local::Tick => {
+                self.with(at, |core, shell, now| core.tick(shell, now));
+                self.network.local(3_000, at, Local::Tick);
+            }
+            Local::Up { peer } => {
+                if self.network.connect(at, peer) {
+                    self.with(at, |core, _, _| core.peer_up(node_id(peer)));
+                }
+                self.network.local(50_000, at, Local::Up { peer });
+            }
+            Local::Down { peer, connection } => {
+                if self.network.disconnect(at, peer, connection) {
+                    self.with(at, |core, shell, now| core.peer_down(shell, now, node_id(peer)));
+                }
+            }
+        }
+    }
+
+    /// Commits everything that waits: a batch never overtakes an earlier one.
+    fn commit(&mut self, at: Worker) {
+        let Some(batch) = self.workers.get_mut(&at).and_then(|(_, batches)| batches.pop_front()) else {
+            return;
+        };
+        for (_, db, key, rows) in &batch {
+            self.machines[at.node].commit(*db, key, rows);
+        }
+        for (ticket, ..) in batch {
+            self.with(at, |core, shell, now| core.applied(shell, now, ticket, true));
+        }
+    }
+
+    fn start_node(&mut self, node: usize) {
+        for worker in (0..WORKERS).map(|worker| Worker { node, worker }) {
+            let actor = (node as u64) << 32 | u64::from(self.network.boots[node]);
+            let mut config = CoordinatorConfig::new(node_id(node), actor);
+            config.timeout = TIMEOUT;
+            config.scan_timeout = TIMEOUT * 4;
+            let clock = Arc::clone(&self.machines[node].clock);
+            let core = Coordinator::new(config, clock, Arc::clone(&self.ring));
+            self.workers.insert(worker, (core, VecDeque::new()));
+            self.network.local(self.network.now % 1_000, worker, Local::Tick);
+            for peer in (0..self.plan.0).filter(|peer| *peer != node) {
+                self.network.local(100, worker, Local::Up { peer });
+            }
+        }
+    }
+
+    fn client(&mut self, client: usize) {
+        if self.is_ending {
+            return;
+        }
+        let key = self.network.random.index(KEYS);
+        let node = self.network.random.index(self.plan.0);
+        let at = Worker { node, worker: self.network.random.index(WORKERS) };
+        if !self.network.is_up[node] {
+            let delay = self.network.random.below(5_000);
+            return self.network.at(delay, Event::Client { client });
+        }
+        let action = self.choose(key);
+        self.invoke(client, at, key, action);
+    }
+
+    fn choose(&mut self, key: usize) -> Action {
+        let delta = 1 + self.network.random.below(9) as i64;
+        match (is_counter(key), self.network.random.below(10)) {
+            (true, 0..6) => Action::Add { delta },
+            (true, _) | (false, 0..4) => Action::Get,
+            (false, 4..6) => Action::Set { version: None },
+            (false, 6) => Action::Delete { version: None },
+            (false, 7) => Action::Append,
+            (false, 8) => Action::Add { delta },
+            (false, _) if self.network.random.chance(500) => Action::GetOne,
+            (false, _) => Action::SetOne,
+        }
+    }
+
+    fn invoke(&mut self, client: usize, at: Worker, key: usize, action: Action) -> u64 {
+        let tag = Tag(self.next_tag);
+        self.next_tag += 1;
+        self.waiting.insert(tag.0, (client, at.node));
+        self.checker.start(tag, key, action, self.network.now);
+        let name = format!("key-{key}");
+        let value = format!("value-{}", tag.0);
+        let stamped = self.with(at, |core, shell, now| {
+            let key = KeyRef::new(0, name.as_bytes());
+            let value = Some(value.as_bytes());
+            let levels = (QUORUM, QUORUM);
+            match action {
+                Action::Get => core.read(shell, now, tag, key, QUORUM),
+                Action::GetAll => core.read(shell, now, tag, key, ALL),
+                Action::GetOne => core.read(shell, now, tag, key, Consistency::One),
+                Action::Set { .. } => drop(core.write(shell, now, tag, key, value, None, QUORUM)),
+                Action::SetOne => drop(core.write(shell, now, tag, key, value, None, Consistency::One)),
+                Action::Delete { .. } => drop(core.write(shell, now, tag, key, None, None, QUORUM)),
+                Action::Add { delta } => core.modify(shell, now, tag, key, &Modify::Add { delta }, levels),
+                Action::Append => {
+                    let modify = Modify::Append { value: b"x" };
+                    core.modify(shell, now, tag, key, &modify, levels);
+                }
+            }
+            shell.stamped
+        });
+        self.checker.stamped(tag, stamped);
+        self.network.at(TIMEOUT.as_micros() as u64 * 4, Event::Patience { tag });
+        tag.0
+    }
+
+    fn finish(&mut self, tag: Tag, outcome: Outcome) {
+        let Some((client, _)) = self.waiting.remove(&tag.0) else {
+            panic!("operation {tag:?} ended twice, or after its node had crashed");
+        };
+        if client == CLIENTS {
+            self.checker.abandon(tag);
+            self.outcomes.insert(tag.0, outcome);
+            return;
+        }
+        self.checker.finish(tag, &outcome, self.network.now);
+        let delay = self.network.random.below(3_000);
+        self.network.at(delay, Event::Client { client });
+    }
+
+    /// By now an operation must have ended, or its node have crashed.
+    fn abandon(&mut self, tag: Tag) {
+        assert!(!self.waiting.contains_key(&tag.0), "operation {tag:?} has not ended in time");
+    }
+
+    fn chaos(&mut self) {
+        if self.is_ending {
+            return;
+        }
+        let (nodes, crashes, partitions) = self.plan;
+        let delay = 20_000 + self.network.random.below(200_000);
+        self.network.at(delay, Event::Chaos);
+        match self.network.random.below(4) {
+            0 if partitions => self.partition(nodes),
+            1 if partitions => self.network.unblock_all(),
+            2 if crashes => {
+                let node = self.network.random.index(nodes);
+                if self.network.is_up[node] { self.crash(node) } else { self.restart(node) }
+            }
+            3 => (0..nodes)
+                .filter(|&node| !self.network.is_up[node])
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|node| self.restart(node)),
+            _ => {}
+        }
+    }
+
+    /// Cuts the cluster in two, or a single pair.
+    fn partition(&mut self, nodes: usize) {
+        let side = self.network.random.next();
+        let is_left = |node: usize| side >> node & 1 == 0;
+        for a in 0..nodes {
+            for b in a + 1..nodes {
+                if is_left(a) != is_left(b) {
+                    self.network.block(a, b, WORKERS);
+                }
+            }
+        }
+    }
+
+    fn crash(&mut self, node: usize) {
+        self.network.is_up[node] = false;
+        self.network.boots[node] += 1;
+        self.network.forget_links_of(node);
+        self.workers.retain(|worker, _| worker.node != node);
+        let here: Vec<u64> =
+            self.waiting.iter().filter(|(_, (_, at))| *at == node).map(|(tag, _)| *tag).collect();
+        for tag in here {
+            let (client, _) = self.waiting.remove(&tag).expect("it waits");
+            self.checker.abandon(Tag(tag));
+            self.network.at(1_000, Event::Client { client });
+        }
+        for peer in (0..self.plan.0).filter(|&peer| peer != node) {
+            for worker in (0..WORKERS).map(|worker| Worker { node: peer, worker }) {
+                self.network.notice_down(worker, node);
+            }
+        }
+    }
+
+    fn restart(&mut self, node: usize) {
+        self.machines[node].restart();
+        self.network.is_up[node] = true;
+        self.start_node(node);
+    }
+
+    /// Heals everything and lets every operation end.
+    fn come_to_rest(&mut self) {
+        self.is_ending = true;
+        self.network.unblock_all();
+        self.network.loss_per_mille = 0;
+        self.network.slow_per_mille = 0;
+        (0..self.plan.0)
+            .filter(|&node| !self.network.is_up[node])
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|node| self.restart(node));
+        self.run_for(1_000_000);
+    }
+
+    fn run_for(&mut self, micros: u64) {
+        let end = self.network.now + micros;
+        while self.network.now < end {
+            self.step();
+        }
+    }
+
+    /// Runs until operation `tag` has ended.
+    fn outcome_of(&mut self, tag: u64) -> Outcome {
+        let end = self.network.now + 2_000_000;
+        while self.network.now < end {
+            if let Some(outcome) = self.outcomes.remove(&tag) {
+                return outcome;
+            }
+            self.step();
+        }
+        panic!("operation {tag} of a healed cluster never ended");
+    }
+
+    fn check_end(&mut self) {
+        assert!(self.waiting.is_empty(), "operations that never ended: {:?}", self.waiting);
+        for (node, machine) in self.machines.iter().enumerate() {
+            assert_eq!(machine.held_locks(), 0, "node {node} holds a lock");
+        }
+        for (worker, (core, _)) in &self.workers {
+            assert_eq!(core.in_flight(), 0, "operations left over on {worker:?}");
+        }
+        let mut live = Vec::new();
+        for key in 0..KEYS {
+            let at = Worker { node: key % self.plan.0, worker: 0 };
+            // First what a client sees, then what any replica holds: a write that failed may be on one of them.
+            for action in [Action::Get, Action::GetAll] {
+                let tag = self.invoke(CLIENTS, at, key, action);
+                let outcome = self.outcome_of(tag);
+                let Outcome::Record(record) = outcome else { panic!("a healed cluster failed: {outcome:?}") };
+                self.checker.final_counter(key, &record);
+                if action == Action::GetAll && record.view(self.network.now(0).wall).is_some() {
+                    live.push(format!("key-{key}").into_bytes());
+                }
+            }
+        }
+        self.check_scan(live);
+    }
+
+    /// A scan in small pages finds every live key once.
+    fn check_scan(&mut self, mut live: Vec<Vec<u8>>) {
+        let (mut from, mut found) = (Some(0), Vec::new());
+        while let Some(prefix) = from {
+            let tag = Tag(self.next_tag);
+            self.next_tag += 1;
+            self.waiting.insert(tag.0, (CLIENTS, 0));
+            let at = Worker { node: 0, worker: 1 % WORKERS };
+            self.with(at, |core, shell, now| core.scan(shell, now, tag, 0, prefix, PREFIX_END, 3, ALL));
+            let outcome = self.outcome_of(tag.0);
+            let Outcome::Scanned { entries, next } = outcome else { panic!("a scan failed: {outcome:?}") };
+            let wall = self.network.now(0).wall;
+            found.extend(
+                entries.into_iter().filter(|(_, record)| record.view(wall).is_some()).map(|(key, _)| key),
+            );
+            from = next;
+        }
+        live.sort();
+        found.sort();
+        assert_eq!(found, live, "a scan finds every live key exactly once");
+    }
+}
