@@ -43,14 +43,14 @@ pub(super) async fn set<F: Face>(c: &mut F, job: &Job) -> Done {
     let all = SetOptions { expiry: Some(Expiry::Px(50_000)), when: Some(When::Xx), get: true };
     want(c.set(key, b"11", all).await, "9", "SET PX XX GET")?;
     within(call!(c, "PTTL", key), 48_000, 50_000, "PTTL after PX XX GET")?;
-    want(c.del(&[name.clone()]).await, 1, "DEL")?;
+    want(c.del(std::slice::from_ref(&name)).await, 1, "DEL")?;
     want(c.set(key, b"12", when(When::Xx)).await, Reply::Nil, "SET XX of a missing key")?;
     want(c.set(key, b"13", get).await, Reply::Nil, "SET GET of a missing key")?;
-    want(c.del(&[name.clone()]).await, 1, "DEL")?;
+    want(c.del(std::slice::from_ref(&name)).await, 1, "DEL")?;
     let fresh = SetOptions { expiry: Some(Expiry::Ex(10)), ..when(When::Nx) };
     want(c.set(key, b"14", fresh).await, "OK", "SET EX NX")?;
     want(c.get(key).await, "14", "GET")?;
-    want(c.del(&[name.clone()]).await, 1, "DEL")
+    want(c.del(std::slice::from_ref(&name)).await, 1, "DEL")
 }
 
 /// The other string commands and the commands on keys of any type.
@@ -97,7 +97,7 @@ pub(super) async fn empty<F: Face>(c: &mut F, job: &Job) -> Done {
     want(c.get(key.as_bytes()).await, Reply::Nil, "GET of a missing key")?;
     want(c.set(key.as_bytes(), b"", PLAIN).await, "OK", "SET")?;
     want(c.get(key.as_bytes()).await, "", "GET")?;
-    want(c.exists(&[key.clone()]).await, 1, "EXISTS")?;
+    want(c.exists(std::slice::from_ref(&key)).await, 1, "EXISTS")?;
     want(call!(c, "STRLEN", key), 0, "STRLEN")?;
     want(c.del(&[key]).await, 1, "DEL")
 }
@@ -133,7 +133,7 @@ pub(super) async fn counters<F: Face>(c: &mut F, job: &Job) -> Done {
     want(call!(c, "INCRBYFLOAT", key, "0.5"), "-58.5", "INCRBYFLOAT")?;
     want(c.set(key.as_bytes(), b"9223372036854775807", PLAIN).await, "OK", "SET")?;
     refused(c.incr(&key).await, "increment or decrement would overflow")?;
-    want(c.del(&[key.clone()]).await, 1, "DEL")?;
+    want(c.del(std::slice::from_ref(&key)).await, 1, "DEL")?;
     let replies = c.pipeline(vec![vec!["INCR".to_owned(), key.clone()]; 500]).await?;
     for (expected, reply) in (1..).zip(replies.clone()) {
         want(reply, expected, "INCR in a pipeline")?;
