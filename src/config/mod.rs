@@ -7,6 +7,8 @@
 
 pub mod error;
 pub mod load;
+#[cfg(test)]
+mod reference;
 pub mod rewrite;
 pub mod rules;
 pub mod table;
