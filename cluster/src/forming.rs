@@ -712,3 +712,5 @@ pub fn greet(
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@ const WORLDS: u64 = 300;
 const FAULTS_UNTIL_MS: u64 = 25_000;
 const END_MS: u64 = 60_000;
 const TICK_MS: u64 = 100;
+/// The settle time of a calm world.
+pub(super) const SETTLE_MS: u64 = 500;
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 struct Rng(u64);
@@ -72,7 +74,7 @@ struct Process {
     resolved: BTreeSet<usize>,
 }
 
-struct World {
+pub(super) struct World {
     rng: Rng,
     now_ms: u64,
     order: u64,
@@ -83,6 +85,7 @@ struct World {
     delay_ms: u64,
     crash_percent: u64,
     settle_ms: u64,
+    faults_until_ms: u64,
 }
 
 impl World {
@@ -90,6 +93,21 @@ impl World {
         let mut rng = Rng(seed);
         let count = 1 + rng.index(8);
         let seeds = seed_lists(&mut rng, count);
+        let drop_percent = [0, 5, 30, 60][rng.index(4)];
+        let delay_ms = [2, 50, 400, 3_000][rng.index(4)];
+        let crash_percent = [0, 1, 5, 20][rng.index(4)];
+        let settle_ms = [0, 100, 1_000][rng.index(3)];
+        let mut world = World::of(seeds, rng);
+        world.drop_percent = drop_percent;
+        world.delay_ms = delay_ms;
+        world.crash_percent = crash_percent;
+        world.settle_ms = settle_ms;
+        world.faults_until_ms = FAULTS_UNTIL_MS;
+        world.plan_faults();
+        world
+    }
+
+    fn of(seeds: Vec<Vec<usize>>, mut rng: Rng) -> World {
         let processes = seeds
             .into_iter()
             .map(|seeds| Process {
@@ -103,24 +121,45 @@ impl World {
                 resolved: BTreeSet::new(),
             })
             .collect();
-        let drop_percent = [0, 5, 30, 60][rng.index(4)];
-        let delay_ms = [2, 50, 400, 3_000][rng.index(4)];
-        let crash_percent = [0, 1, 5, 20][rng.index(4)];
-        let settle_ms = [0, 100, 1_000][rng.index(3)];
-        let mut world = World {
+        World {
             rng,
             now_ms: 0,
             order: 0,
             agenda: BinaryHeap::new(),
             processes,
             cut: BTreeSet::new(),
-            drop_percent,
-            delay_ms,
-            crash_percent,
-            settle_ms,
-        };
-        world.plan_faults();
+            drop_percent: 0,
+            delay_ms: 0,
+            crash_percent: 0,
+            settle_ms: SETTLE_MS,
+            faults_until_ms: 0,
+        }
+    }
+
+    /// A world without faults of processes with these seeds, each starting at its time.
+    pub(super) fn calm(processes: &[(&[usize], u64)]) -> World {
+        let seeds = processes.iter().map(|(seeds, _)| seeds.to_vec()).collect();
+        let mut world = World::of(seeds, Rng(processes.len() as u64));
+        for (process, &(_, at)) in processes.iter().enumerate() {
+            world.after(at, Happening::Start { process });
+        }
         world
+    }
+
+    /// Runs until `end_ms`. Answers the state in which each process belongs to the cluster, as it knows it.
+    pub(super) fn states_at(&mut self, end_ms: u64) -> Vec<Option<MemberState>> {
+        self.run_until(end_ms);
+        let topologies = self.topologies();
+        let states = self.processes.iter().enumerate();
+        states.map(|(index, process)| Some(topologies.get(&index)?.members.get(&process.id)?.state)).collect()
+    }
+
+    /// What the process is waiting for.
+    pub(super) fn waiting(&self, process: usize) -> Waiting {
+        match &self.processes[process].role {
+            Role::Fresh(forming) => forming.waiting(self.now()),
+            Role::Down | Role::Member => Waiting::Done,
+        }
     }
 
     fn plan_faults(&mut self) {
@@ -153,7 +192,7 @@ impl World {
     }
 
     fn has_faults(&self) -> bool {
-        self.now_ms < FAULTS_UNTIL_MS
+        self.now_ms < self.faults_until_ms
     }
 
     fn delay(&mut self) -> u64 {
@@ -178,14 +217,17 @@ impl World {
     }
 
     fn run(&mut self) {
-        while let Some(Reverse((at, _, happening))) = self.agenda.pop() {
-            if at > END_MS {
-                break;
-            }
+        self.run_until(END_MS);
+        self.assert_all_belong();
+    }
+
+    fn run_until(&mut self, end_ms: u64) {
+        while self.agenda.peek().is_some_and(|Reverse((at, ..))| *at <= end_ms) {
+            let Some(Reverse((at, _, happening))) = self.agenda.pop() else { break };
             self.now_ms = at;
             self.happen(happening);
         }
-        self.assert_all_belong();
+        self.now_ms = end_ms;
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -390,22 +432,18 @@ impl World {
         self.assert_one_cluster();
         let topologies = self.topologies();
         for (index, process) in self.processes.iter().enumerate() {
-            let waiting = match &process.role {
-                Role::Fresh(forming) => forming.waiting(self.now()).to_string(),
-                Role::Down => "down".into(),
-                Role::Member => "member".into(),
-            };
+            let waiting = self.waiting(index);
             let belongs = topologies.get(&index).is_some_and(|own| own.members.contains_key(&process.id));
             assert!(belongs, "process {index} belongs to nothing: {waiting}");
         }
     }
 }
 
-fn address(index: usize) -> Endpoint {
+pub(super) fn address(index: usize) -> Endpoint {
     Endpoint::new("sim", u16::try_from(index).unwrap())
 }
 
-fn member(id: NodeId, index: usize, incarnation: u64) -> Member {
+pub(super) fn member(id: NodeId, index: usize, incarnation: u64) -> Member {
     Member {
         id,
         incarnation,
