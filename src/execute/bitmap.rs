@@ -28,17 +28,20 @@ impl BitRange {
     /// What `start` to `end` (inclusive, negative from the end) means in `bytes`; `None` if that is empty.
     pub fn of(bytes: &[u8], start: i64, end: i64, unit: Unit) -> Option<BitRange> {
         let scale = if unit == Unit::Bit { 1 } else { 8 };
-        let (start, end) = clamp_range(bytes.len() * 8 / scale, start, end)?;
+        let (start, end) = clamp(bytes.len() * 8 / scale, start, end)?;
         Some(BitRange { start: start * scale, end: end * scale })
     }
 }
 
+/// Whether both ends count from the end and are the wrong way round. GETRANGE and BITCOUNT take that as empty;
+/// BITPOS does not, and so finds the first element when both lie before it.
+pub fn is_backward(start: i64, end: i64) -> bool {
+    start < 0 && end < 0 && start > end
+}
+
 /// What the inclusive range `start` to `end`, negative from the end, means in a sequence of `length` elements: the
-/// first, and the one behind the last. `None` if the range is empty.
-pub fn clamp_range(length: usize, start: i64, end: i64) -> Option<(usize, usize)> {
-    if start < 0 && end < 0 && start > end {
-        return None;
-    }
+/// first, and the one behind the last. Ends before the first element are moved to it. `None` if the range is empty.
+pub fn clamp(length: usize, start: i64, end: i64) -> Option<(usize, usize)> {
     let length = i64::try_from(length).ok()?;
     let from_front = |index: i64| if index < 0 { (index + length).max(0) } else { index };
     let (start, end) = (from_front(start), from_front(end).min(length - 1));
@@ -158,16 +161,18 @@ mod tests {
 
     #[test]
     fn ranges_are_cut_as_in_redis() {
-        assert_eq!(clamp_range(5, 0, -1), Some((0, 5)));
-        assert_eq!(clamp_range(5, -3, -1), Some((2, 5)));
-        assert_eq!(clamp_range(5, -100, 100), Some((0, 5)));
-        assert_eq!(clamp_range(5, 1, 1), Some((1, 2)));
-        assert_eq!(clamp_range(5, -100, -50), Some((0, 1)), "Redis clamps both to the first element");
-        for (start, end) in [(3, 2), (5, 9), (-1, -2), (i64::MAX, i64::MAX), (-50, -100)] {
-            assert_eq!(clamp_range(5, start, end), None, "{start} {end}");
+        assert_eq!(clamp(5, 0, -1), Some((0, 5)));
+        assert_eq!(clamp(5, -3, -1), Some((2, 5)));
+        assert_eq!(clamp(5, -100, 100), Some((0, 5)));
+        assert_eq!(clamp(5, 1, 1), Some((1, 2)));
+        assert_eq!(clamp(5, -100, -50), Some((0, 1)), "Redis clamps both to the first element");
+        for (start, end) in [(3, 2), (5, 9), (-1, -2), (i64::MAX, i64::MAX)] {
+            assert_eq!(clamp(5, start, end), None, "{start} {end}");
         }
-        assert_eq!(clamp_range(0, 0, -1), None);
-        assert_eq!(clamp_range(0, i64::MIN, i64::MAX), None);
+        assert_eq!(clamp(5, -50, -100), Some((0, 1)));
+        assert!(is_backward(-50, -100) && !is_backward(-100, -50) && !is_backward(1, 0));
+        assert_eq!(clamp(0, 0, -1), None);
+        assert_eq!(clamp(0, i64::MIN, i64::MAX), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use gyre_cluster::modify::Modify;
 use gyre_protocol::Reply;
 
-use crate::execute::bitmap::{self, BitRange, Operation, Unit};
+use crate::execute::bitmap::{self, BitRange, Operation, Unit, is_backward};
 use crate::execute::gather::gather;
 use crate::execute::options::{self, integer, is};
 use crate::execute::value::{count_reply, modify, read_value};
@@ -37,6 +37,7 @@ pub async fn bitcount(cx: &Context, args: &Arguments) -> Answer {
     let value = read_value(cx, args.get(1)).await?.unwrap_or_default();
     let range = match bounds {
         None => Some(BitRange::all(&value)),
+        Some((start, end, _)) if is_backward(start, end) => None,
         Some((start, end, unit)) => BitRange::of(&value, start, end, unit),
     };
     Ok(count_reply(range.map_or(0, |range| bitmap::count(&value, range))))

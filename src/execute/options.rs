@@ -18,6 +18,8 @@ const GT_LT_CONFLICT: CommandError =
 const BAD_OFFSET: CommandError = CommandError::text("ERR offset is out of range");
 const BAD_BIT_OFFSET: CommandError = CommandError::text("ERR bit offset is not an integer or out of range");
 const BAD_BIT: CommandError = CommandError::text("ERR bit is not an integer or out of range");
+const BAD_NUMBER: CommandError =
+    CommandError::text("ERR value is out of range, value must between -2147483648 and 2147483647");
 const BAD_DATABASE: CommandError = CommandError::text("ERR DB index is out of range");
 const BAD_CURSOR: CommandError = CommandError::text("ERR invalid cursor");
 
@@ -228,7 +230,7 @@ pub fn parse_bit(argument: &[u8]) -> Result<bool, CommandError> {
 
 /// The database number of COPY and MOVE, of which there are `databases`.
 pub fn parse_database(argument: &[u8], databases: usize) -> Result<u8, CommandError> {
-    let index = i32::try_from(integer(argument)?).map_err(|_| CommandError::NOT_AN_INTEGER)?;
+    let index = i32::try_from(integer(argument)?).map_err(|_| BAD_NUMBER)?;
     let known = usize::try_from(index).is_ok_and(|index| index < databases);
     u8::try_from(index).ok().filter(|_| known).ok_or(BAD_DATABASE)
 }
@@ -272,14 +274,18 @@ pub struct ScanOptions<'a> {
     pub type_name: Option<&'a [u8]>,
 }
 
-/// The cursor of SCAN: an unsigned integer.
+/// The cursor of SCAN: an unsigned integer, read like C's `strtoul`, so that nothing is 0 and -1 is the greatest.
 pub fn parse_cursor(argument: &[u8]) -> Result<u64, CommandError> {
-    let digits_only = !argument.is_empty() && argument.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(argument)
-        .ok()
-        .filter(|_| digits_only)
-        .and_then(|text| text.parse().ok())
-        .ok_or(BAD_CURSOR)
+    let (negative, digits) = match argument {
+        [] => return Ok(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let digits_only = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(digits).ok().filter(|_| digits_only).ok_or(BAD_CURSOR)?;
+    let cursor: u64 = text.parse().map_err(|_| BAD_CURSOR)?;
+    Ok(if negative { cursor.wrapping_neg() } else { cursor })
 }
 
 /// The options of SCAN.
@@ -410,7 +416,7 @@ mod tests {
         assert_eq!(parse_database(b"15", 16), Ok(15));
         assert_eq!(parse_database(b"16", 16), Err(BAD_DATABASE));
         assert_eq!(parse_database(b"-1", 16), Err(BAD_DATABASE));
-        assert_eq!(parse_database(b"4294967296", 16), Err(CommandError::NOT_AN_INTEGER));
+        assert_eq!(parse_database(b"4294967296", 16), Err(BAD_NUMBER));
         let copy = |text| parse_copy(words(text), 16);
         assert_eq!(copy("db 3 REPLACE"), Ok(CopyOptions { db: Some(3), replace: true }));
         assert_eq!(copy("db"), Err(CommandError::SYNTAX));
@@ -426,7 +432,11 @@ mod tests {
         }
         assert_eq!(parse_scan(words("count x")), Err(CommandError::NOT_AN_INTEGER));
         assert_eq!(parse_cursor(b"18446744073709551615"), Ok(u64::MAX));
-        for text in [&b""[..], b"-1", b" 1", b"1x", b"18446744073709551616"] {
+        assert_eq!(
+            (parse_cursor(b""), parse_cursor(b"-1"), parse_cursor(b"+7")),
+            (Ok(0), Ok(u64::MAX), Ok(7))
+        );
+        for text in [&b"x"[..], b"-", b" 1", b"1x", b"18446744073709551616"] {
             assert_eq!(parse_cursor(text), Err(BAD_CURSOR));
         }
     }

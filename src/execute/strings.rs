@@ -3,9 +3,9 @@
 use gyre_cluster::modify::{ExpiryChange, Modify, SetCondition};
 use gyre_protocol::Reply;
 
-use crate::execute::bitmap::clamp_range;
+use crate::execute::bitmap::{clamp, is_backward};
 use crate::execute::options::{self, SetOptions, TimeUnit};
-use crate::execute::value::{modify, modify_count, read_value, value_reply};
+use crate::execute::value::{exists, modify, modify_count, read_value, value_reply};
 use crate::execute::{Answer, Arguments, CommandError, Context};
 
 const DECREMENT_OVERFLOW: CommandError = CommandError::text("ERR decrement would overflow");
@@ -71,9 +71,13 @@ pub async fn getdel(cx: &Context, args: &Arguments) -> Answer {
 
 /// `GETEX key [EX s|PX ms|EXAT s|PXAT ms|PERSIST]`; a plain read without options.
 pub async fn getex(cx: &Context, args: &Arguments) -> Answer {
-    match options::parse_getex(args.from(2), cx.now())? {
-        ExpiryChange::Keep => get(cx, args).await,
-        expiry => modify(cx, args.get(1), Modify::GetExpire { expiry }).await,
+    match options::parse_getex(args.from(2), cx.now()) {
+        Ok(ExpiryChange::Keep) => get(cx, args).await,
+        Ok(expiry) => modify(cx, args.get(1), Modify::GetExpire { expiry }).await,
+        Err(error) if error == CommandError::SYNTAX => Err(error),
+        // Redis looks at the time only once it has found the key.
+        Err(bad_time) if exists(cx, args.get(1)).await? => Err(bad_time),
+        Err(_) => Ok(Reply::Null),
     }
 }
 
@@ -98,7 +102,8 @@ pub async fn setrange(cx: &Context, args: &Arguments) -> Answer {
 pub async fn getrange(cx: &Context, args: &Arguments) -> Answer {
     let (start, end) = (options::integer(args.get(2))?, options::integer(args.get(3))?);
     let mut value = read_value(cx, args.get(1)).await?.unwrap_or_default();
-    let (start, end) = clamp_range(value.len(), start, end).unwrap_or((0, 0));
+    let range = clamp(value.len(), start, end).filter(|_| !is_backward(start, end));
+    let (start, end) = range.unwrap_or((0, 0));
     value.truncate(end);
     value.drain(..start);
     Ok(Reply::Bulk(value))
