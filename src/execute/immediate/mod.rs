@@ -179,22 +179,4 @@ fn since_epoch() -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_command_has_two_functions() {
-        for id in CommandId::ALL {
-            let functions = [connection_handler(*id), server_handler(*id), cluster_handler(*id)];
-            assert!(functions.iter().flatten().count() <= 1, "{id:?}");
-        }
-    }
-
-    #[test]
-    fn a_command_on_keys_is_never_immediate() {
-        for id in CommandId::ALL {
-            let command = id.command();
-            assert!(command.keys.is_empty() || !is_immediate(command), "{}", command.name);
-        }
-    }
-}
+mod tests;

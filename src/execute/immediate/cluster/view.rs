@@ -126,13 +126,15 @@ fn position(nodes: &[Shown], id: NodeId) -> Option<usize> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
+    //! Tests, and the views that other tests start from.
+
     use gyre_cluster::ring::RingMember;
 
     use super::*;
 
     /// A view of nodes 1 to `count`, three replicas, those in `down` dead; this node is node 1.
-    pub fn view(count: u64, down: &[u64]) -> (View, Ring) {
+    pub(in super::super) fn view(count: u64, down: &[u64]) -> (View, Ring) {
         let ids: Vec<NodeId> = (1..=count).map(NodeId).collect();
         let members: Vec<RingMember> =
             ids.iter().map(|&id| RingMember { id, rack: None, vnodes: 150 }).collect();
