@@ -33,10 +33,13 @@ class Process:
 
     def __init__(self, command, log_path):
         self.log_path = log_path
+        # Settings of the shell that started the run (GYRE_PORT, …) are not meant for these servers.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GYRE_")}
         with open(log_path, "ab") as log:
             self.child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=environment,
+            )  # fmt: skip
 
     def running(self):
         """Whether the process has not ended."""

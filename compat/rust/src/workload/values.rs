@@ -115,8 +115,9 @@ pub(super) async fn unicode<F: Face>(c: &mut F, job: &Job) -> Done {
 
 /// A value of `size` bytes comes back as it went.
 pub(super) async fn big_value<F: Face>(c: &mut F, key: &str, size: usize) -> Done {
-    let value: Vec<u8> = (0..65_537_u32).map(|i| (i * 7 + (i >> 8) * 13).to_le_bytes()[0]).collect();
-    let value: Vec<u8> = value.into_iter().cycle().take(size).collect();
+    let period: Vec<u8> = (0..65_537_u32).map(|i| (i * 7 + (i >> 8) * 13).to_le_bytes()[0]).collect();
+    let mut value = period.repeat(size / period.len() + 1);
+    value.truncate(size);
     want(c.set(key.as_bytes(), &value, PLAIN).await, "OK", "SET")?;
     want(c.get(key.as_bytes()).await, value.as_slice(), "GET")?;
     want(call!(c, "STRLEN", key), i64::try_from(size).unwrap_or(-1), "STRLEN")?;
