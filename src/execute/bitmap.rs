@@ -209,24 +209,25 @@ mod tests {
         assert_eq!(Operation::of_name(b"nand"), None);
     }
 
-    fn naive(bytes: &[u8], start: usize, end: usize) -> Vec<bool> {
-        (start..=end).map(|bit| bit_at(bytes, bit as u64)).collect()
+    fn naive(bytes: &[u8], start: u64, end: u64) -> Vec<bool> {
+        (start..=end).map(|bit| bit_at(bytes, bit)).collect()
     }
 
     proptest! {
         #[test]
         fn counting_and_finding_agree_with_single_bits(
             bytes in prop::collection::vec(prop_oneof![Just(0u8), Just(0xff), any::<u8>()], 1..24),
-            a in 0usize..192,
-            b in 0usize..192,
+            a in 0i64..192,
+            b in 0i64..192,
         ) {
-            let last = bytes.len() * 8 - 1;
+            let last = i64::try_from(bytes.len()).unwrap() * 8 - 1;
             let (start, end) = (a.min(b).min(last), a.max(b).min(last));
-            let range = BitRange::of(&bytes, start as i64, end as i64, Unit::Bit).unwrap();
-            let bits = naive(&bytes, start, end);
+            let range = BitRange::of(&bytes, start, end, Unit::Bit).unwrap();
+            let start = start.unsigned_abs();
+            let bits = naive(&bytes, start, end.unsigned_abs());
             prop_assert_eq!(count(&bytes, range), bits.iter().filter(|bit| **bit).count() as u64);
             for wanted in [false, true] {
-                let expected = bits.iter().position(|bit| *bit == wanted).map(|index| (index + start) as u64);
+                let expected = bits.iter().position(|bit| *bit == wanted).map(|index| index as u64 + start);
                 prop_assert_eq!(position(&bytes, range, wanted), expected);
             }
         }
