@@ -29,6 +29,8 @@
 
 mod decode;
 mod encode;
+#[cfg(test)]
+mod tests;
 
 use gyre_storage::{Hlc, KeyRef, Record, Row, Version};
 

@@ -1,0 +1,193 @@
+//! Messages survive the wire, and no bytes hurt the decoder.
+
+use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
+use proptest::prelude::*;
+
+use super::{DecodeError, Levels, Message, Reason, RequestId, ScanRange};
+use crate::level::Consistency;
+use crate::modify::{Modify, ModifyError, ModifyReply};
+
+fn encoded(message: &Message<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    bytes
+}
+
+fn version() -> impl Strategy<Value = Version> {
+    (any::<u64>(), any::<u64>()).prop_map(|(hlc, node)| Version { hlc: Hlc(hlc), node })
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let register = (version(), any::<Option<u64>>(), prop::option::of(bytes()));
+    let counters = prop::collection::vec((any::<u64>(), version(), version(), any::<i64>()), 0..3);
+    (prop::option::of(register), counters).prop_map(|(register, counters)| {
+        let register = register.map_or(Record::ABSENT, |(version, expiry, value)| {
+            let expiry = expiry.filter(|_| value.is_some()).map(UnixMillis);
+            Record::of_register(version, expiry, value.as_deref())
+        });
+        counters.into_iter().fold(register, |record, (actor, version, base, sum)| {
+            record.merge(&Record::of_row(&Row {
+                key: KeyRef::new(0, b""),
+                cell: Cell::Counter { actor },
+                version,
+                expiry: None,
+                body: Body::Counter { base, sum },
+            }))
+        })
+    })
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..40)
+}
+
+/// What messages are made of; [`with_message`] makes one of it.
+type Parts = (u8, u64, (u8, Vec<u8>), Record, Version, (Vec<u8>, Option<u64>, bool, u64));
+
+fn parts() -> impl Strategy<Value = Parts> {
+    let rest = (bytes(), any::<Option<u64>>(), any::<bool>(), any::<u64>());
+    (0u8..30, any::<u64>(), (any::<u8>(), bytes()), record(), version(), rest)
+}
+
+fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
+    let (kind, id, (db, key), record, version, (value, option, choice, number)) = parts;
+    let (request, key, version) = (RequestId(*id), KeyRef::new(*db, key), *version);
+    let range = ScanRange { db: *db, from: *id, end: *number, keys_max: 7, bytes_max: u32::MAX };
+    let row = |cell, body, expiry| Row { key, cell, version, expiry, body };
+    let expiry = option.map(UnixMillis);
+    let counter = Body::Counter { base: version, sum: -1 };
+    check(match kind {
+        0 => {
+            let row = row(Cell::Register, Body::Value(value), expiry);
+            Message::Apply { request, row, want_digest: *choice }
+        }
+        1 => {
+            Message::Apply { request, row: row(Cell::Register, Body::Tombstone, None), want_digest: *choice }
+        }
+        2 => {
+            let row = row(Cell::Counter { actor: *number }, counter, None);
+            Message::Apply { request, row, want_digest: *choice }
+        }
+        3 => Message::Applied { request, digest: *option },
+        4 => Message::Read { request, key },
+        5 => Message::Found { request, record: record.clone() },
+        6 => Message::Digest { request, key },
+        7 => Message::Digested { request, digest: *number },
+        8 => Message::Repair { request, key, record: record.clone() },
+        9 => {
+            let levels = Levels { read: Consistency::One, write: Consistency::All };
+            Message::Modify { request, key, levels, modify: Modify::Append { value } }
+        }
+        10 => Message::Modified { request, result: Ok(ModifyReply::Bytes(value.clone())) },
+        11 => Message::Modified { request, result: Err(ModifyError::Overflow) },
+        12 => Message::Failed { request, reason: Reason::Storage },
+        13 => Message::Failed { request, reason: Reason::Unavailable { needed: *db, alive: 1 } },
+        14 => Message::Failed { request, reason: Reason::Timeout { needed: 2, acked: *db } },
+        15 => Message::Failed { request, reason: Reason::NotReplica },
+        16 => Message::Failed { request, reason: Reason::Overloaded },
+        17 => Message::Scan { request, range },
+        18 => {
+            let entries = vec![(value.clone(), record.clone()); usize::from(*choice) * 3];
+            Message::Scanned { request, entries, next: *option }
+        }
+        19 => Message::Count { request, range },
+        20 => Message::Counted { request, keys: *number, next: *option },
+        21 => Message::ClockRead { request },
+        22 => Message::ClockReply { request, clock: Hlc(*number) },
+        23 => Message::Horizon { request, db: *db, version },
+        24 => Message::HorizonSet { request },
+        25 => Message::Topology { bytes: value },
+        26 => Message::Forming { bytes: value },
+        27 => Message::Ping { nonce: *number },
+        _ => Message::Pong { nonce: *number },
+    });
+}
+
+proptest! {
+    #[test]
+    fn every_message_survives_the_wire(parts in parts()) {
+        with_message(&parts, |message| {
+            let bytes = encoded(&message);
+            assert_eq!(Message::decode(&bytes), Ok(message));
+        });
+    }
+
+    #[test]
+    fn cut_and_bent_messages_never_panic(parts in parts(), cut in any::<prop::sample::Index>(), bend in any::<(prop::sample::Index, u8)>()) {
+        with_message(&parts, |message| {
+            let mut bytes = encoded(&message);
+            let _ = Message::decode(&bytes[..cut.index(bytes.len())]);
+            let at = bend.0.index(bytes.len());
+            bytes[at] ^= bend.1;
+            let _ = Message::decode(&bytes);
+        });
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..30) {
+        let _ = Message::decode(&bytes);
+        let mut bytes = bytes;
+        bytes.insert(0, kind);
+        let _ = Message::decode(&bytes);
+    }
+}
+
+#[test]
+fn an_unknown_kind_is_told_from_damage() {
+    assert_eq!(Message::decode(&[200, 1, 2, 3]), Err(DecodeError::UnknownKind(200)));
+    assert_eq!(Message::decode(&[]), Err(DecodeError::Malformed));
+    assert_eq!(Message::decode(&[super::kind::PING, 0]), Err(DecodeError::Malformed));
+}
+
+#[test]
+fn a_message_with_bytes_left_over_is_damaged() {
+    let mut bytes = encoded(&Message::Ping { nonce: 1 });
+    bytes.push(0);
+    assert_eq!(Message::decode(&bytes), Err(DecodeError::Malformed));
+}
+
+#[test]
+fn a_length_beyond_the_message_allocates_nothing() {
+    let mut bytes = encoded(&Message::Read { request: RequestId(1), key: KeyRef::new(0, b"k") });
+    let length_at = 1 + 8 + 1;
+    bytes[length_at..length_at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(Message::decode(&bytes), Err(DecodeError::Malformed));
+    let scanned = Message::Scanned { request: RequestId(1), entries: Vec::new(), next: None };
+    let mut bytes = encoded(&scanned);
+    bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(Message::decode(&bytes), Err(DecodeError::Malformed));
+}
+
+#[test]
+fn a_large_value_stays_out_of_the_head() {
+    let value = vec![7u8; 1 << 20];
+    let row = Row {
+        key: KeyRef::new(0, b"k"),
+        cell: Cell::Register,
+        version: Version { hlc: Hlc(1), node: 1 },
+        expiry: None,
+        body: Body::Value(&value),
+    };
+    let message = Message::Apply { request: RequestId(1), row, want_digest: false };
+    let mut head = Vec::new();
+    message.encode_head(&mut head);
+    assert!(head.len() < 64);
+    assert!(std::ptr::eq(message.tail(), &*value));
+}
+
+#[test]
+fn the_encoding_of_an_apply_does_not_change() {
+    let row = Row {
+        key: KeyRef::new(3, b"key"),
+        cell: Cell::Register,
+        version: Version { hlc: Hlc(0x0102), node: 5 },
+        expiry: Some(UnixMillis(9)),
+        body: Body::Value(b"value"),
+    };
+    let bytes = encoded(&Message::Apply { request: RequestId(0x0a0b), row, want_digest: false });
+    let mut expected = vec![1, 0x0b, 0x0a, 0, 0, 0, 0, 0, 0, 2, 3, 3, 0, 0, 0];
+    expected.extend_from_slice(b"key");
+    expected.extend_from_slice(&[2, 1, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+    expected.extend_from_slice(b"value");
+    assert_eq!(bytes, expected);
+}
