@@ -6,7 +6,7 @@ use gyre_protocol::Reply;
 use crate::execute::bitmap::{self, BitRange, Operation, Unit, is_backward};
 use crate::execute::gather::gather;
 use crate::execute::options::{self, integer, is};
-use crate::execute::value::{count_reply, modify, read_value};
+use crate::execute::value::{count_reply, modify, read_value, with_value};
 use crate::execute::{Answer, Arguments, CommandError, Context};
 
 const BAD_BIT_ARGUMENT: CommandError = CommandError::text("ERR The bit argument must be 1 or 0.");
@@ -23,8 +23,10 @@ pub async fn setbit(cx: &Context, args: &Arguments) -> Answer {
 /// `GETBIT key offset`.
 pub async fn getbit(cx: &Context, args: &Arguments) -> Answer {
     let offset = options::parse_bit_offset(args.get(2))?;
-    let value = read_value(cx, args.get(1)).await?.unwrap_or_default();
-    Ok(Reply::Integer(i64::from(bitmap::bit_at(&value, offset))))
+    with_value(cx, args.get(1), |value| {
+        Reply::Integer(i64::from(bitmap::bit_at(value.unwrap_or_default(), offset)))
+    })
+    .await
 }
 
 /// `BITCOUNT key [start end [BYTE|BIT]]`.
@@ -34,13 +36,16 @@ pub async fn bitcount(cx: &Context, args: &Arguments) -> Answer {
         4 | 5 => Some((integer(args.get(2))?, integer(args.get(3))?, unit(args, 4)?)),
         _ => return Err(CommandError::SYNTAX),
     };
-    let value = read_value(cx, args.get(1)).await?.unwrap_or_default();
-    let range = match bounds {
-        None => Some(BitRange::all(&value)),
-        Some((start, end, _)) if is_backward(start, end) => None,
-        Some((start, end, unit)) => BitRange::of(&value, start, end, unit),
-    };
-    Ok(count_reply(range.map_or(0, |range| bitmap::count(&value, range))))
+    with_value(cx, args.get(1), |value| {
+        let value = value.unwrap_or_default();
+        let range = match bounds {
+            None => Some(BitRange::all(value)),
+            Some((start, end, _)) if is_backward(start, end) => None,
+            Some((start, end, unit)) => BitRange::of(value, start, end, unit),
+        };
+        count_reply(range.map_or(0, |range| bitmap::count(value, range)))
+    })
+    .await
 }
 
 /// `BITPOS key bit [start [end [BYTE|BIT]]]`.
@@ -62,17 +67,18 @@ pub async fn bitpos(cx: &Context, args: &Arguments) -> Answer {
         }
         _ => return Err(CommandError::SYNTAX),
     };
-    let Some(value) = read_value(cx, args.get(1)).await? else {
-        return Ok(Reply::Integer(if bit { -1 } else { 0 }));
-    };
-    let Some(range) = BitRange::of(&value, start, end.unwrap_or(-1), unit) else {
-        return Ok(Reply::Integer(-1));
-    };
-    Ok(match bitmap::position(&value, range, bit) {
-        Some(position) => count_reply(position),
-        None if !bit && end.is_none() => Reply::count(value.len() * 8),
-        None => Reply::Integer(-1),
+    with_value(cx, args.get(1), |value| {
+        let Some(value) = value else { return Reply::Integer(if bit { -1 } else { 0 }) };
+        let Some(range) = BitRange::of(value, start, end.unwrap_or(-1), unit) else {
+            return Reply::Integer(-1);
+        };
+        match bitmap::position(value, range, bit) {
+            Some(position) => count_reply(position),
+            None if !bit && end.is_none() => Reply::count(value.len() * 8),
+            None => Reply::Integer(-1),
+        }
     })
+    .await
 }
 
 /// `BITOP AND|OR|XOR|NOT destination key …`.

@@ -5,7 +5,7 @@ use gyre_protocol::Reply;
 
 use crate::execute::bitmap::{clamp, is_backward};
 use crate::execute::options::{self, SetOptions, TimeUnit};
-use crate::execute::value::{exists, modify, modify_count, read_value, value_reply};
+use crate::execute::value::{exists, modify, modify_count, value_reply, with_value};
 use crate::execute::{Answer, Arguments, CommandError, Context};
 
 const DECREMENT_OVERFLOW: CommandError = CommandError::text("ERR decrement would overflow");
@@ -88,8 +88,7 @@ pub async fn append(cx: &Context, args: &Arguments) -> Answer {
 
 /// `STRLEN key`.
 pub async fn strlen(cx: &Context, args: &Arguments) -> Answer {
-    let value = read_value(cx, args.get(1)).await?;
-    Ok(Reply::count(value.map_or(0, |value| value.len())))
+    with_value(cx, args.get(1), |value| Reply::count(value.map_or(0, <[u8]>::len))).await
 }
 
 /// `SETRANGE key offset value`.
@@ -101,12 +100,12 @@ pub async fn setrange(cx: &Context, args: &Arguments) -> Answer {
 /// `GETRANGE key start end`, and `SUBSTR`, its old name.
 pub async fn getrange(cx: &Context, args: &Arguments) -> Answer {
     let (start, end) = (options::integer(args.get(2))?, options::integer(args.get(3))?);
-    let mut value = read_value(cx, args.get(1)).await?.unwrap_or_default();
-    let range = clamp(value.len(), start, end).filter(|_| !is_backward(start, end));
-    let (start, end) = range.unwrap_or((0, 0));
-    value.truncate(end);
-    value.drain(..start);
-    Ok(Reply::Bulk(value))
+    with_value(cx, args.get(1), |value| {
+        let value = value.unwrap_or_default();
+        let range = clamp(value.len(), start, end).filter(|_| !is_backward(start, end));
+        Reply::bulk(range.and_then(|(start, end)| value.get(start..end)).unwrap_or_default())
+    })
+    .await
 }
 
 /// `INCR key`, `DECR key`: adds `delta`.

@@ -38,6 +38,16 @@ pub async fn read_value(cx: &Context, key: &[u8]) -> Result<Option<Vec<u8>>, Com
     Ok(value_of(&record, cx.now()).map(Cow::into_owned))
 }
 
+/// What `look` makes of the value of the key in the connection's database, which is not copied.
+pub async fn with_value<R>(
+    cx: &Context,
+    key: &[u8],
+    look: impl FnOnce(Option<&[u8]>) -> R,
+) -> Result<R, CommandError> {
+    let record = cx.read(cx.db(), key).await?;
+    Ok(look(value_of(&record, cx.now()).as_deref()))
+}
+
 /// Runs a read-modify-write of `key` and answers with what it replies.
 pub async fn modify(cx: &Context, key: &[u8], modify: Modify<'_>) -> Answer {
     Ok(match cx.modify(cx.db(), key, &modify).await? {
