@@ -36,6 +36,9 @@ mod statistics;
 mod timers;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use gyre_storage::{Body, Cell, KeyRef, Row, UnixMillis};
