@@ -22,15 +22,18 @@
 //!
 //! # Why there is never a second cluster
 //! The nodes that promised include a set that is closed under "is a seed of". If every two such sets have a node in
-//! common, that node would have had to promise itself to both clusters. They do have one if any two seed lists do (each
-//! names a node that the other names), or if all lists lead to one group of nodes that lead to each other: one list for
-//! all, a chain, a circle. It is impossible to do better: two groups of nodes that name only themselves cannot know of
-//! each other when one of them starts first. Two more limits: seed lists must not be changed while the cluster forms,
-//! and a node that loses its disk between promise and birth must come back under a new id.
+//! common, that node would have had to promise itself to both clusters. They do have one if every two seed lists do, or
+//! if all lists lead to one group of nodes that lead to each other: one list for all, a chain, a circle. Lists may
+//! change when nodes start again, as long as this holds of the old and the new ones together. It is impossible to do
+//! better: two groups of nodes that name only themselves cannot know of each other when one of them starts first. For
+//! the same reason a node whose only seed is itself, and which loses its disk, forms a second cluster unless a member
+//! of the first reaches it in time: name more than one seed. A node that loses its disk must come back under a new id.
 //!
 //! A promise to a proposer that is lost for good, disk and all, binds until the data directory (which holds nothing
 //! else yet) is removed; [`Waiting::Promise`] names the proposer for the log.
 
+mod api;
+mod greet;
 mod message;
 mod view;
 
@@ -38,12 +41,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gyre_storage::key::murmur3_128;
 
+pub use self::api::{Effect, Event, FormingOptions, Promise, Saved, Waiting};
+pub use self::greet::greet;
 pub use self::message::{Ballot, FORMING_NODES_MAX, FormingMessage, Refusal, SEEDS_MAX, SeedView, Status};
 use self::view::View;
 use crate::node::NodeId;
 use crate::time::MonoMicros;
-use crate::topology::{Changed, Endpoint, Member, MemberState, Topology};
-use crate::wire::{Malformed, Reader};
+use crate::topology::{Endpoint, Member, MemberState, Topology};
 
 /// How often statuses and unanswered proposals are sent, in milliseconds.
 pub const STATUS_MS: u64 = 250;
@@ -59,184 +63,6 @@ const ATTEMPT_MS: u64 = 4_000;
 const BACKOFF_MS: u64 = 500;
 /// A core that is complete waits at most this many settle times for the nodes around it to settle.
 const SETTLES_MAX: u64 = 5;
-
-/// What a node knows when it starts.
-#[derive(Clone, Debug)]
-pub struct FormingOptions {
-    /// The entry it would have in a topology, with the incarnation of this start. Its state does not matter.
-    pub member: Member,
-    /// The configured name of the cluster.
-    pub cluster_name: String,
-    /// The configured replication factor.
-    pub replication_factor: u8,
-    /// The configured seeds; those past [`SEEDS_MAX`] are ignored. May name the node itself.
-    pub seeds: Vec<Endpoint>,
-    /// How long everything must stay the same before a cluster is proposed, in milliseconds.
-    pub settle_ms: u64,
-    /// Random bits: the cluster's id, if this node forms it.
-    pub random: u128,
-}
-
-/// What the node has on disk when it starts.
-#[derive(Clone, Debug)]
-pub enum Saved {
-    /// Nothing of the two below.
-    Nothing,
-    /// What [`Effect::SavePromise`] saved last.
-    Promise(Promise),
-    /// The topology of the cluster it belongs to.
-    Topology(Topology),
-}
-
-/// A promise given: kept on disk until the node belongs to a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Promise {
-    /// To whom, and for which try.
-    pub ballot: Ballot,
-    /// Where peers dial the proposer.
-    pub addr: Endpoint,
-}
-
-impl Promise {
-    const FORMAT: u8 = 1;
-
-    /// The promise as bytes, for disk.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![Promise::FORMAT];
-        self.ballot.encode(&mut out);
-        self.addr.encode(&mut out);
-        out
-    }
-
-    /// Reads a promise, all of `bytes`.
-    ///
-    /// # Errors
-    /// [`Malformed`].
-    pub fn decode(bytes: &[u8]) -> Result<Promise, Malformed> {
-        let mut reader = Reader::new(bytes);
-        if reader.u8()? != Promise::FORMAT {
-            return Err(Malformed);
-        }
-        let promise = Promise { ballot: Ballot::decode(&mut reader)?, addr: Endpoint::decode(&mut reader)? };
-        reader.end()?;
-        Ok(promise)
-    }
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The handshake with the seed of this index is done: `node` answers there.
-    SeedResolved {
-        /// Which of [`FormingOptions::seeds`].
-        seed: usize,
-        /// Who answers there.
-        node: NodeId,
-    },
-    /// The seed of this index turned out to be this node itself.
-    SeedIsSelf {
-        /// Which of [`FormingOptions::seeds`].
-        seed: usize,
-    },
-    /// The connection to the seed of this index is lost.
-    SeedLost {
-        /// Which of [`FormingOptions::seeds`].
-        seed: usize,
-    },
-    /// A message from an authenticated peer.
-    Message {
-        /// The peer.
-        from: NodeId,
-        /// What it says.
-        message: FormingMessage,
-    },
-    /// Time has passed. Expected every 100 ms or so.
-    Tick,
-}
-
-/// What is to be done, in this order: what is to be saved must be durable before any later effect is begun.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Save the promise durably, instead of an earlier one.
-    SavePromise(Promise),
-    /// Send the message over any link to the node; drop it if there is none.
-    Send {
-        /// To whom.
-        to: NodeId,
-        /// What.
-        message: FormingMessage,
-    },
-    /// See to it that there is a link to the node. Given again and again; nothing is to be done if there is one.
-    Dial {
-        /// The node.
-        node: NodeId,
-        /// Where it can be dialled.
-        addr: Endpoint,
-    },
-    /// The node belongs to this cluster from now on: save the topology durably, then act on it. The last that this
-    /// machine decides; messages of fresh nodes are from now on answered by [`greet`].
-    Join(Topology),
-    /// The node cannot be admitted as it is configured: tell the operator and stop.
-    Refused(Refusal),
-}
-
-/// Why no cluster has formed yet: one line for the log.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Waiting {
-    /// Nothing is awaited: the node belongs to a cluster.
-    #[error("done: this node belongs to a cluster")]
-    Done,
-    /// A seed cannot be reached.
-    #[error("seed {addr}, named by node {named_by:?}, cannot be reached")]
-    Seed {
-        /// The seed.
-        addr: Endpoint,
-        /// Whose seed it is.
-        named_by: NodeId,
-    },
-    /// A node that must take part is not heard.
-    #[error("node {node:?} is connected to the seeds but does not answer here")]
-    Silent {
-        /// The node.
-        node: NodeId,
-    },
-    /// A node that must take part was configured with another replication factor.
-    #[error("node {node:?} is configured with replication factor {theirs}, this node with {ours}")]
-    ReplicationFactor {
-        /// The node.
-        node: NodeId,
-        /// This node's.
-        ours: u8,
-        /// The other's.
-        theirs: u8,
-    },
-    /// The node is bound to a proposer whose outcome it does not know.
-    #[error("node {:?} at {} proposed a cluster; waiting for its outcome", .0.ballot.proposer, .0.addr)]
-    Promise(Box<Promise>),
-    /// The seeds form the cluster among themselves and invite or admit this node.
-    #[error("waiting for the seeds to form the cluster")]
-    Invitation,
-    /// Another node is to propose.
-    #[error("waiting for node {from:?} to propose the cluster")]
-    Proposal {
-        /// The proposer to be.
-        from: NodeId,
-    },
-    /// Everyone is there; more may come.
-    #[error("{nodes} nodes are ready to form a cluster")]
-    Settling {
-        /// How many, this one included.
-        nodes: usize,
-    },
-    /// This node proposes and waits for promises.
-    #[error("waiting for {missing} nodes to agree")]
-    Agreement {
-        /// How many have not promised.
-        missing: usize,
-    },
-}
 
 /// The machine of a node that does not belong to a cluster yet.
 #[derive(Debug)]
@@ -673,40 +499,6 @@ impl Forming {
         let FormingOptions { member, cluster_name, replication_factor, .. } = &self.options;
         let members = others.into_iter().chain([member.clone()]);
         Topology::form(cluster_id, cluster_name, *replication_factor, members)
-    }
-}
-
-/// What a member of a cluster answers to a message of forming, and what that changes in its topology: whatever changed
-/// must be durable before the answer is sent.
-///
-/// A fresh node that is not in the document is told to ask; if it asks it is [admitted](Topology::admit) as Joining; if
-/// it is in the document it is sent it.
-pub fn greet(
-    topology: &mut Topology,
-    from: NodeId,
-    message: &FormingMessage,
-) -> (Changed, Option<FormingMessage>) {
-    match message {
-        FormingMessage::Status(_) | FormingMessage::Propose { .. } => {
-            let answer = if topology.members.contains_key(&from) {
-                FormingMessage::Document(Box::new(topology.clone()))
-            } else {
-                FormingMessage::Formed { cluster_id: topology.cluster_id }
-            };
-            (Changed::default(), Some(answer))
-        }
-        FormingMessage::Admit { member, replication_factor } if member.id == from => {
-            let (cluster, node) = (topology.replication_factor, *replication_factor);
-            if cluster != node {
-                let refusal = Refusal::ReplicationFactor { cluster, node };
-                return (Changed::default(), Some(FormingMessage::Refused(refusal)));
-            }
-            match topology.admit(member) {
-                Ok(changed) => (changed, Some(FormingMessage::Document(Box::new(topology.clone())))),
-                Err(error) => (Changed::default(), Some(FormingMessage::Refused(error.into()))),
-            }
-        }
-        _ => (Changed::default(), None),
     }
 }
 

@@ -86,13 +86,19 @@ pub(super) struct World {
     crash_percent: u64,
     settle_ms: u64,
     faults_until_ms: u64,
+    /// If set, seed lists change when processes start again, and all that ever were name this process.
+    root: Option<usize>,
 }
 
 impl World {
     fn new(seed: u64) -> World {
         let mut rng = Rng(seed);
         let count = 1 + rng.index(8);
-        let seeds = seed_lists(&mut rng, count);
+        let root = rng.percent(40).then(|| rng.index(count));
+        let seeds = match root {
+            Some(root) => (0..count).map(|_| list_with(&mut rng, count, root)).collect(),
+            None => seed_lists(&mut rng, count),
+        };
         let drop_percent = [0, 5, 30, 60][rng.index(4)];
         let delay_ms = [2, 50, 400, 3_000][rng.index(4)];
         let crash_percent = [0, 1, 5, 20][rng.index(4)];
@@ -103,6 +109,7 @@ impl World {
         world.crash_percent = crash_percent;
         world.settle_ms = settle_ms;
         world.faults_until_ms = FAULTS_UNTIL_MS;
+        world.root = root;
         world.plan_faults();
         world
     }
@@ -133,6 +140,7 @@ impl World {
             crash_percent: 0,
             settle_ms: SETTLE_MS,
             faults_until_ms: 0,
+            root: None,
         }
     }
 
@@ -264,6 +272,11 @@ impl World {
     }
 
     fn start(&mut self, index: usize) {
+        if let Some(root) = self.root
+            && self.rng.percent(50)
+        {
+            self.processes[index].seeds = list_with(&mut self.rng, self.processes.len(), root);
+        }
         let (random, now, settle_ms) = (u128::from(self.rng.next()) << 64, self.now(), self.settle_ms);
         let process = &mut self.processes[index];
         process.life += 1;
@@ -455,6 +468,13 @@ pub(super) fn member(id: NodeId, index: usize, incarnation: u64) -> Member {
         vnodes: VNODES_DEFAULT,
         build: String::new(),
     }
+}
+
+/// A random seed list that names `root`.
+fn list_with(rng: &mut Rng, count: usize, root: usize) -> Vec<usize> {
+    let mut list: Vec<usize> = (0..rng.below(3)).map(|_| rng.index(count)).collect();
+    list.push(root);
+    list
 }
 
 /// Random seed lists, all of which lead to one node: the condition under which one cluster is promised.
