@@ -1,3 +1,5 @@
+//! INCR in one round: when the digests agree, and what follows when they do not.
+
 use super::{Bench, ONE, QUORUM, WALL, counter, value, version};
 use crate::coordinator::Tag;
 use crate::level::Consistency;

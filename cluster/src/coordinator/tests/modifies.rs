@@ -1,3 +1,5 @@
+//! Read-modify-writes: forwarded, locked, read, applied, written.
+
 use super::{Bench, LINK, QUORUM, value};
 use crate::coordinator::Tag;
 use crate::message::{Levels, Message, Reason, RequestId};

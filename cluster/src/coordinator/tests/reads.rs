@@ -1,3 +1,5 @@
+//! Reads: digests, repair before the reply, the doubling of a slow replica.
+
 use super::{ALL, Bench, ONE, QUORUM, value};
 use crate::message::{Message, RequestId};
 use crate::node::NodeId;

@@ -1,3 +1,5 @@
+//! Scans: pages of ring positions, merged over replicas.
+
 use super::{Bench, ONE, QUORUM, value, version};
 use crate::coordinator::{PREFIX_END, ScannedPage};
 use crate::level::Consistency;

@@ -1,3 +1,5 @@
+//! What a node answers as a replica of somebody else's operation.
+
 use super::{Bench, LINK, WALL, value};
 use crate::coordinator::scan::PREFIX_END;
 use crate::message::{Message, Reason, RequestId, ScanRange};

@@ -1,3 +1,5 @@
+//! Writes: when each level is reached, refused or out of time.
+
 use super::{ALL, Bench, ONE, QUORUM};
 use crate::coordinator::Operation;
 use crate::message::Message;
