@@ -15,6 +15,9 @@ PURE := -p gyre-protocol -p gyre-storage -p gyre-cluster
 NODES ?= 3
 PORT ?= 6379
 
+# RocksDB is compiled in a package graph of its own (see scripts/rocksdb/Cargo.toml); everything else links it.
+WITH_ROCKSDB = ROCKSDB_LIB_DIR="$$(scripts/rocksdb.sh)"; export ROCKSDB_LIB_DIR ROCKSDB_STATIC=1;
+
 .PHONY: help deps build run test check lint unit blackbox compat bench clean
 
 help: ## what there is to make
@@ -24,7 +27,7 @@ deps: ## install missing system packages
 	@scripts/install-deps.sh
 
 build: deps ## build the server (RocksDB takes about 15 minutes the first time)
-	cargo build --release
+	$(WITH_ROCKSDB) cargo build --release
 
 run: build ## start a local three-node cluster (NODES=3 PORT=6379); Ctrl-C stops it
 	$(GYRE) dev --nodes $(NODES) --port $(PORT)
@@ -36,15 +39,15 @@ check: deps lint unit ## what every commit must pass: format, lints, unit and pr
 lint:
 	cargo fmt --all --check
 	cargo clippy $(PURE) --all-targets -- -D warnings
-	cargo clippy --release --workspace --all-targets -- -D warnings
+	$(WITH_ROCKSDB) cargo clippy --release --workspace --all-targets -- -D warnings
 
 unit:
 	cargo test $(PURE)
-	cargo test --release -p gyre-storage --features rocksdb
-	cargo test --release -p gyre --lib --bins
+	$(WITH_ROCKSDB) cargo test --release -p gyre-storage --features rocksdb
+	$(WITH_ROCKSDB) cargo test --release -p gyre --lib --bins
 
 blackbox: build ## real processes: faults, restarts, the tour of the README
-	cargo test --release -p gyre --test '*'
+	$(WITH_ROCKSDB) cargo test --release -p gyre --test '*'
 
 compat: build ## existing Redis clients against a three-node cluster: a table client x case
 	python3 compat/run.py --binary $(GYRE)

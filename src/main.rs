@@ -1,1 +1,11 @@
-fn main() { println!("{}", rocksdb::DB::list_cf(&rocksdb::Options::default(), "/nonexistent").is_err()); }
+//! The `gyre` program.
+
+use std::process::ExitCode;
+
+/// One allocator for Rust and RocksDB alike.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    gyre::cli::run()
+}

@@ -15,13 +15,14 @@ impl Arguments {
 
     /// Argument `index` (0 is the command name), or an empty slice past the end: arity was checked before.
     pub fn get(&self, index: usize) -> &[u8] {
-        let start = if index == 0 { 0 } else { self.ends.get(index - 1).copied().unwrap_or(self.bytes.len()) };
+        let start =
+            if index == 0 { 0 } else { self.ends.get(index - 1).copied().unwrap_or(self.bytes.len()) };
         let end = self.ends.get(index).copied().unwrap_or(self.bytes.len());
         self.bytes.get(start..end).unwrap_or_default()
     }
 
     /// The arguments from `first` on.
-    pub fn from(&self, first: usize) -> impl Iterator<Item = &[u8]> {
+    pub fn from(&self, first: usize) -> impl ExactSizeIterator<Item = &[u8]> {
         (first..self.len()).map(|index| self.get(index))
     }
 }
@@ -45,7 +46,10 @@ mod tests {
     fn arguments_come_back_in_order_and_past_the_end_is_empty() {
         let arguments: Arguments = [&b"set"[..], b"", b"value"].into_iter().collect();
         assert_eq!(arguments.len(), 3);
-        assert_eq!((arguments.get(0), arguments.get(1), arguments.get(2)), (&b"set"[..], &b""[..], &b"value"[..]));
+        assert_eq!(
+            (arguments.get(0), arguments.get(1), arguments.get(2)),
+            (&b"set"[..], &b""[..], &b"value"[..])
+        );
         assert_eq!(arguments.get(3), b"");
         assert_eq!(arguments.from(1).count(), 2);
     }

@@ -3,8 +3,8 @@
 use gyre_protocol::Reply;
 
 use crate::execute::gather::gather;
-use crate::execute::subsequence::{Common, is_too_large, longest_common, steps};
 use crate::execute::options::{integer, is};
+use crate::execute::subsequence::{Common, is_too_large, longest_common, steps};
 use crate::execute::value::read_value;
 use crate::execute::{Answer, Arguments, CommandError, Context};
 

@@ -184,8 +184,7 @@ impl Store {
             Lookup::Hit(record) => record,
             Lookup::Miss(ticket) => {
                 let Some(record) = read::newest(self.engine.as_ref(), key, tier)? else { return Ok(None) };
-                self.cache.fill(key, ticket, &record);
-                record
+                self.cache.fill(key, ticket, record)
             }
         };
         Ok(Some(self.under_horizon(key.db, record)))

@@ -1,0 +1,1 @@
+//! Only here to have RocksDB compiled; see Cargo.toml.

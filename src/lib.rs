@@ -1,0 +1,22 @@
+//! Gyre: a leaderless, always-writable, persistent key-value cluster that speaks the Redis protocol.
+//!
+//! This crate is the shell around the pure cores of `gyre-cluster`: sockets, threads, settings and commands. See
+//! ARCHITECTURE.md for the picture and the life of a request.
+
+pub mod cli;
+pub mod config;
+pub mod dev;
+pub mod error;
+pub mod execute;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod net;
+pub mod node;
+pub mod peer;
+pub mod server;
+pub mod session;
+pub mod slowlog;
+pub mod status;
+pub mod status_report;
+pub mod worker;

@@ -1,0 +1,267 @@
+//! The node: what its workers share.
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use gyre_cluster::clock::HybridClock;
+use gyre_cluster::node::NodeId;
+use gyre_cluster::ring::Ring;
+use gyre_cluster::topology::{Endpoint, Member, MemberState, Topology};
+use gyre_storage::key::murmur3_128;
+use gyre_storage::{StorageError, Store, UnixMillis, Version};
+use parking_lot::Mutex;
+
+use crate::config::{Config, peer_bind_address};
+use crate::error::StartError;
+use crate::metrics::Metrics;
+use crate::peer::table::PeerTable;
+use crate::session::registry::ClientRegistry;
+use crate::slowlog::SlowLog;
+use crate::worker::locks::KeyLocks;
+use crate::worker::mailbox::{Letter, Mailbox};
+
+const META_NODE_ID: &str = "node-id";
+const META_INCARNATION: &str = "incarnation";
+const META_TOPOLOGY: &str = "topology";
+
+/// Everything the workers of one node share. Built once at start.
+pub struct Node {
+    /// This node's id; also the second part of every version it stamps.
+    pub id: NodeId,
+    /// How often this node has started.
+    pub incarnation: u64,
+    /// Random, drawn at this start: tells a node that dials itself from two nodes of one id.
+    pub instance: u128,
+    /// The settings, replaced as a whole by CONFIG SET.
+    pub config: ArcSwap<Config>,
+    /// The data.
+    pub store: Arc<Store>,
+    /// The hybrid logical clock, shared so that two workers never stamp the same version.
+    pub clock: Arc<HybridClock>,
+    /// The ring of the current topology. Empty until the cluster has formed.
+    pub ring: ArcSwap<Ring>,
+    /// The topology document; `None` until the cluster has formed. Changed by [`Node::install`] only.
+    pub topology: ArcSwap<Option<Topology>>,
+    /// Which peers are connected, with their queues.
+    pub peers: PeerTable,
+    /// Client connections.
+    pub clients: ClientRegistry,
+    /// Per-key serialisation of read-modify-writes.
+    pub locks: KeyLocks,
+    /// Counters and histograms.
+    pub metrics: Metrics,
+    /// SLOWLOG.
+    pub slowlog: SlowLog,
+    /// One mailbox a worker.
+    pub mailboxes: Vec<Mailbox>,
+    /// When the node started, wall clock.
+    pub started_at: UnixMillis,
+    /// When the node started: the zero of its monotonic clock.
+    pub started: Instant,
+    /// 40 hex digits that change with every start (INFO `run_id`).
+    pub run_id: String,
+    /// Set on SIGTERM: no new connections, then stop.
+    pub stopping: AtomicBool,
+    /// Serialises changes of the topology document.
+    installing: Mutex<()>,
+}
+
+impl Node {
+    /// The node that `store` belongs to, under `config`, with one mailbox for each worker.
+    ///
+    /// # Errors
+    /// [`StartError`] if what the store keeps contradicts the settings, or cannot be read or written.
+    pub fn new(config: Config, store: Store, mailboxes: Vec<Mailbox>) -> Result<Node, StartError> {
+        let id = identity(&store, config.node_id)?;
+        let incarnation = next_incarnation(&store)?;
+        let topology = stored_topology(&store, &config)?;
+        let clock = HybridClock::new(config.max_clock_drift_ms);
+        let started_at = wall_clock();
+        clock.raise_to(store.clock_mark());
+        if clock.ahead_ms(started_at) > config.max_clock_drift_ms {
+            tracing::error!(
+                ahead_ms = clock.ahead_ms(started_at),
+                "the wall clock is behind what this node stamped before: peers will refuse it until that time has passed"
+            );
+        }
+        let ring = topology.as_ref().map_or_else(Ring::empty, Topology::ring);
+        let nonce = murmur3_128(
+            &[id.0.to_be_bytes(), incarnation.to_be_bytes(), started_at.0.to_be_bytes()].concat(),
+        );
+        Ok(Node {
+            id,
+            incarnation,
+            instance: rand::random(),
+            store: Arc::new(store),
+            clock: Arc::new(clock),
+            ring: ArcSwap::from_pointee(ring),
+            topology: ArcSwap::from_pointee(topology),
+            peers: PeerTable::new(id),
+            clients: ClientRegistry::default(),
+            locks: KeyLocks::default(),
+            metrics: Metrics::new(mailboxes.len()),
+            slowlog: SlowLog::default(),
+            config: ArcSwap::from_pointee(config),
+            mailboxes,
+            started_at,
+            started: Instant::now(),
+            run_id: format!("{nonce:032x}{:08x}", std::process::id()),
+            stopping: AtomicBool::new(false),
+            installing: Mutex::new(()),
+        })
+    }
+
+    /// The actor of this start's counter cells: another one after each restart, since the store may have lost what it
+    /// had not synced, and an actor must never repeat a cell's row.
+    pub fn actor(&self) -> u64 {
+        let bytes = murmur3_128(&[self.id.0.to_be_bytes(), self.incarnation.to_be_bytes()].concat());
+        u64::try_from(bytes >> 64).unwrap_or(u64::MAX)
+    }
+
+    /// What this node says of itself in the topology document.
+    pub fn member(&self) -> Member {
+        let config = self.config.load();
+        let announced = |bound: IpAddr| config.announce_host.clone().unwrap_or_else(|| host_of(bound));
+        // Clients from elsewhere would be turned away: let those on this machine find the address they may use.
+        let is_local = config.protected_mode && config.requirepass.is_empty() && config.bind.is_unspecified();
+        let client_bind = if is_local { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { config.bind };
+        let peer_bind = peer_bind_address(&config).unwrap_or(client_bind);
+        Member {
+            id: self.id,
+            incarnation: self.incarnation,
+            revision: 0,
+            state: MemberState::Joining,
+            client_addr: Endpoint::new(announced(client_bind), config.announce_port.unwrap_or(config.port)),
+            peer_addr: Endpoint::new(
+                announced(peer_bind),
+                config.announce_peer_port.unwrap_or(config.peer_port),
+            ),
+            rack: Some(config.rack.clone()).filter(|rack| !rack.is_empty()),
+            vnodes: u32::try_from(config.vnodes).unwrap_or(u32::MAX),
+            build: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// Whether the cluster has formed and this node knows it.
+    pub fn has_formed(&self) -> bool {
+        self.topology.load().is_some()
+    }
+
+    /// Puts a changed topology document into force: on disk first, then for every worker.
+    ///
+    /// `change` is given the present document and answers the new one, or `None` to leave it.
+    ///
+    /// # Errors
+    /// [`StorageError`] if it cannot be stored; nothing is changed then.
+    pub fn install(
+        &self,
+        change: impl FnOnce(Option<&Topology>) -> Option<Topology>,
+    ) -> Result<bool, StorageError> {
+        let _exclusive = self.installing.lock();
+        let present = self.topology.load_full();
+        let Some(topology) = change((*present).as_ref()) else { return Ok(false) };
+        self.store.meta_put(META_TOPOLOGY, &topology.encode())?;
+        self.store.set_horizons(&by_database(&topology))?;
+        self.ring.store(Arc::new(topology.ring()));
+        self.topology.store(Arc::new(Some(topology)));
+        for mailbox in &self.mailboxes {
+            // A worker that is gone needs no ring.
+            let _ = mailbox.send(Letter::TopologyChanged);
+        }
+        Ok(true)
+    }
+
+    /// Makes the deletion horizon of database `db` at least `version`: durably, and in the topology document, which
+    /// brings it to nodes that are down now.
+    ///
+    /// # Errors
+    /// [`StorageError`] if it cannot be stored.
+    pub fn raise_horizon(&self, db: u8, version: Version) -> Result<(), StorageError> {
+        self.install(|present| {
+            let mut topology = present?.clone();
+            topology.raise_horizon(db, version);
+            Some(topology)
+        })
+        .map(|_| ())
+    }
+}
+
+/// The wall clock.
+pub fn wall_clock() -> UnixMillis {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The horizons of all databases up to the last one that has one.
+fn by_database(topology: &Topology) -> Vec<Version> {
+    let last = topology.horizons.keys().next_back().copied();
+    last.map_or_else(Vec::new, |last| (0..=last).map(|db| topology.horizon(db)).collect())
+}
+
+/// The address others are told to dial when none is announced: the one bound, or this machine's if that is "any".
+fn host_of(bind: IpAddr) -> String {
+    if !bind.is_unspecified() {
+        return bind.to_string();
+    }
+    // No packet is sent: connecting a datagram socket only picks the local address of the default route.
+    let picked = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    });
+    picked.map_or_else(|_| Ipv4Addr::LOCALHOST.to_string(), |address| address.ip().to_string())
+}
+
+/// The id this store belongs to; drawn, or taken from the settings, at the first start.
+fn identity(store: &Store, wanted: Option<NodeId>) -> Result<NodeId, StartError> {
+    let stored = match store.meta_get(META_NODE_ID)? {
+        Some(bytes) => Some(NodeId(number(&bytes, META_NODE_ID)?)),
+        None => None,
+    };
+    match (stored, wanted) {
+        (Some(stored), Some(wanted)) if stored != wanted => Err(StartError::Identity {
+            what: format!("`node-id` is {wanted}, but the data directory belongs to node {stored}"),
+        }),
+        (Some(stored), _) => Ok(stored),
+        (None, wanted) => {
+            let id = wanted.unwrap_or_else(|| NodeId(rand::random_range(1..=u64::MAX)));
+            store.meta_put(META_NODE_ID, &id.0.to_be_bytes())?;
+            Ok(id)
+        }
+    }
+}
+
+fn next_incarnation(store: &Store) -> Result<u64, StartError> {
+    let last = match store.meta_get(META_INCARNATION)? {
+        Some(bytes) => number(&bytes, META_INCARNATION)?,
+        None => 0,
+    };
+    let next = last + 1;
+    store.meta_put(META_INCARNATION, &next.to_be_bytes())?;
+    Ok(next)
+}
+
+fn stored_topology(store: &Store, config: &Config) -> Result<Option<Topology>, StartError> {
+    let Some(bytes) = store.meta_get(META_TOPOLOGY)? else { return Ok(None) };
+    let topology = Topology::decode(&bytes).map_err(|error| StartError::Identity {
+        what: format!("the stored topology does not parse: {error}"),
+    })?;
+    if topology.cluster_name != config.cluster_name {
+        return Err(StartError::Identity {
+            what: format!(
+                "`cluster-name` is \"{}\", but the data directory belongs to cluster \"{}\"",
+                config.cluster_name, topology.cluster_name
+            ),
+        });
+    }
+    Ok(Some(topology))
+}
+
+fn number(bytes: &[u8], name: &str) -> Result<u64, StartError> {
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| StartError::Identity { what: format!("the stored document `{name}` is damaged") })?;
+    Ok(u64::from_be_bytes(bytes))
+}

@@ -1,0 +1,101 @@
+//! All links of one worker: ours to the peers, by node, and theirs to us, by link.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use gyre_cluster::coordinator::LinkId;
+use gyre_cluster::message::Message;
+use gyre_cluster::node::NodeId;
+use gyre_storage::Hlc;
+
+use crate::peer::link::Link;
+
+/// The bytes that may wait for one slow peer before messages to it are dropped (one larger message always passes).
+pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// The links of a worker and which of them have something to send.
+#[derive(Default)]
+pub struct Outboxes {
+    by_node: HashMap<NodeId, Rc<Link>>,
+    inbound: HashMap<LinkId, Rc<Link>>,
+    dirty: Vec<Rc<Link>>,
+    last_link: u64,
+}
+
+impl Outboxes {
+    /// Takes our link to `node` into use. Answers whether that closed an older one.
+    pub fn connect(&mut self, node: NodeId, link: Rc<Link>) -> bool {
+        let older = self.by_node.insert(node, link);
+        if let Some(older) = &older {
+            older.close();
+        }
+        older.is_some()
+    }
+
+    /// Takes our link to `node` out of use, unless another has replaced it. Answers whether it was the one in use.
+    pub fn disconnect(&mut self, node: NodeId, link: &Rc<Link>) -> bool {
+        let is_in_use = self.by_node.get(&node).is_some_and(|current| Rc::ptr_eq(current, link));
+        if is_in_use {
+            self.by_node.remove(&node);
+        }
+        is_in_use
+    }
+
+    /// Whether there is a link of ours to `node`.
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        self.by_node.contains_key(&node)
+    }
+
+    /// Takes a link that a peer has made into use. Its number is never given again.
+    pub fn accept(&mut self, link: Rc<Link>) -> LinkId {
+        self.last_link += 1;
+        let id = LinkId(self.last_link);
+        self.inbound.insert(id, link);
+        id
+    }
+
+    /// Takes a link that a peer has made out of use.
+    pub fn forget(&mut self, link: LinkId) {
+        self.inbound.remove(&link);
+    }
+
+    /// Queues `message` for `to`; `false` if it will not be sent.
+    pub fn send(&mut self, to: NodeId, message: &Message<'_>, clock: Hlc) -> bool {
+        let Some(link) = self.by_node.get(&to) else { return false };
+        push(link, message, clock, &mut self.dirty)
+    }
+
+    /// Queues an answer on a peer's link; dropped if it is gone.
+    pub fn respond(&mut self, link: LinkId, message: &Message<'_>, clock: Hlc) {
+        if let Some(link) = self.inbound.get(&link) {
+            push(link, message, clock, &mut self.dirty);
+        }
+    }
+
+    /// Queues `message` for every connected peer.
+    pub fn broadcast(&mut self, message: &Message<'_>, clock: Hlc) {
+        for link in self.by_node.values() {
+            push(link, message, clock, &mut self.dirty);
+        }
+    }
+
+    /// Writes to every link that has something to send, once.
+    pub fn flush(&mut self) {
+        for link in self.dirty.drain(..) {
+            link.flush();
+        }
+    }
+
+    /// Closes all links.
+    pub fn close_all(&self) {
+        self.by_node.values().chain(self.inbound.values()).for_each(|link| link.close());
+    }
+}
+
+fn push(link: &Rc<Link>, message: &Message<'_>, clock: Hlc, dirty: &mut Vec<Rc<Link>>) -> bool {
+    let queued = link.push(message, clock);
+    if queued && link.mark_dirty() {
+        dirty.push(Rc::clone(link));
+    }
+    queued
+}

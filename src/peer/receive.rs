@@ -1,0 +1,130 @@
+//! Reading a link, ours or a peer's, until it ends.
+
+use std::net::TcpStream as StdTcpStream;
+use std::rc::Rc;
+
+use bytes::{Buf, BytesMut};
+use gyre_cluster::coordinator::LinkId;
+use gyre_cluster::frame::{FrameLimits, Incoming, Reassembler};
+use gyre_cluster::handshake::Peer;
+use gyre_cluster::message::{DecodeError, Message};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::task::spawn_local;
+
+use crate::peer::link::{Link, MESSAGE_FRAME};
+use crate::peer::outbox::QUEUE_BYTES_MAX;
+use crate::peer::{greet, membership};
+use crate::worker::{Turn, Worker};
+
+/// What a read asks for at least.
+const READ_BYTES_MIN: usize = 64 << 10;
+
+/// Which way a link was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// By us: we ask, they answer.
+    Ours,
+    /// By the peer, under this number: they ask, we answer.
+    Theirs(LinkId),
+}
+
+/// Takes a connection over that a peer has opened.
+pub fn accept(worker: &Rc<Worker>, stream: StdTcpStream) {
+    let worker = Rc::clone(worker);
+    spawn_local(async move {
+        let Ok(mut stream) = TcpStream::from_std(stream) else { return };
+        match greet::accepted(&mut stream, worker.node(), worker.index).await {
+            Ok((peer, rest)) => serve(worker, stream, peer, rest).await,
+            Err(error) => tracing::debug!(%error, "a connection to the peer port came to nothing"),
+        }
+    });
+}
+
+/// Answers what a peer asks until it closes its link.
+async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer, rest: BytesMut) {
+    let (read, write) = stream.into_split();
+    let link = Link::new(write, QUEUE_BYTES_MAX, worker.node().peers.statistics(peer.identity.node));
+    let id = worker.step(|turn| turn.shell.outboxes.accept(Rc::clone(&link)));
+    let reason = read_frames(&worker, read, rest, &peer, Direction::Theirs(id)).await;
+    tracing::debug!(peer = %peer.identity.node, reason, "a peer's link has ended");
+    link.close();
+    worker.step(|turn| turn.shell.outboxes.forget(id));
+}
+
+/// Hands every message on the link to whom it is for. Answers why the link ended.
+pub async fn read_frames(
+    worker: &Rc<Worker>,
+    mut read: OwnedReadHalf,
+    mut buffer: BytesMut,
+    peer: &Peer,
+    direction: Direction,
+) -> String {
+    let mut reassembler = Reassembler::new(FrameLimits::default());
+    loop {
+        if !buffer.is_empty() {
+            let taken = worker.step(|turn| take_frames(turn, &mut reassembler, &buffer, peer, direction));
+            match taken {
+                Ok((consumed, needed)) => {
+                    buffer.advance(consumed);
+                    buffer.reserve(needed.saturating_sub(buffer.len()));
+                }
+                Err(reason) => return reason,
+            }
+        }
+        buffer.reserve(READ_BYTES_MIN);
+        match read.read_buf(&mut buffer).await {
+            Ok(0) => return "the peer closed it".into(),
+            Ok(_) => {}
+            Err(error) => return error.to_string(),
+        }
+    }
+}
+
+/// Takes all whole frames in `buffer`. Answers how many bytes that were, and how many the next frame needs.
+fn take_frames(
+    turn: &mut Turn<'_>,
+    reassembler: &mut Reassembler,
+    buffer: &[u8],
+    peer: &Peer,
+    direction: Direction,
+) -> Result<(usize, usize), String> {
+    let mut consumed = 0;
+    loop {
+        let input = buffer.get(consumed..).unwrap_or_default();
+        let step = reassembler.next(input).map_err(|error| error.to_string())?;
+        consumed += step.consumed;
+        let Some(incoming) = step.message else { return Ok((consumed, step.needed)) };
+        take_message(turn, &incoming, peer, direction)?;
+    }
+}
+
+fn take_message(
+    turn: &mut Turn<'_>,
+    incoming: &Incoming<'_>,
+    peer: &Peer,
+    direction: Direction,
+) -> Result<(), String> {
+    let from = peer.identity.node;
+    if let Err(drift) = turn.node.clock.observe(incoming.hlc, turn.now.wall) {
+        tracing::error!(peer = %from, %drift, "a peer's clock is too far ahead: its messages are refused");
+        return Err(drift.to_string());
+    }
+    if incoming.kind != MESSAGE_FRAME {
+        tracing::debug!(kind = incoming.kind, "a frame of unknown kind is skipped");
+        return Ok(());
+    }
+    match Message::decode(&incoming.payload) {
+        Ok(message) if membership::is_for(&message) => membership::receive(turn, from, direction, &message),
+        Ok(message) => match direction {
+            // Nothing is asked on a link of ours; an answer to link 0 would go nowhere.
+            Direction::Ours => turn.core.receive(turn.shell, turn.now, from, LinkId(0), message),
+            Direction::Theirs(link) => turn.core.receive(turn.shell, turn.now, from, link, message),
+        },
+        // From a peer that is newer than this node, during a rolling upgrade.
+        Err(DecodeError::UnknownKind { .. }) => {}
+        Err(error) => return Err(error.to_string()),
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! The peers of this node as all its workers see them: who is connected, and what waits for whom.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use gyre_cluster::node::NodeId;
+use parking_lot::RwLock;
+
+/// The traffic to one peer, of all workers' links together.
+#[derive(Default)]
+pub struct LinkStatistics {
+    sent_bytes: AtomicU64,
+    dropped: AtomicU64,
+    queued: AtomicUsize,
+}
+
+impl LinkStatistics {
+    /// The socket took `bytes`.
+    pub fn add_sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A message was dropped because the queue was full.
+    pub fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many bytes wait on the link that was written to last.
+    pub fn set_queued(&self, bytes: usize) {
+        self.queued.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes sent since the node started.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Messages dropped since the node started.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that waited when a link to the peer was last written to.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+}
+
+/// One peer.
+#[derive(Default)]
+struct Peer {
+    /// How many workers have a link to it.
+    links: usize,
+    statistics: Arc<LinkStatistics>,
+}
+
+/// All peers this node has ever been connected to.
+pub struct PeerTable {
+    own: NodeId,
+    peers: RwLock<BTreeMap<NodeId, Peer>>,
+}
+
+impl PeerTable {
+    /// The table of node `own`, without peers.
+    pub fn new(own: NodeId) -> PeerTable {
+        PeerTable { own, peers: RwLock::default() }
+    }
+
+    /// Whether some worker has a link to `node`. This node itself is always up.
+    pub fn is_up(&self, node: NodeId) -> bool {
+        node == self.own || self.peers.read().get(&node).is_some_and(|peer| peer.links > 0)
+    }
+
+    /// The statistics of the traffic to `node`.
+    pub fn statistics(&self, node: NodeId) -> Arc<LinkStatistics> {
+        Arc::clone(&self.peers.write().entry(node).or_default().statistics)
+    }
+
+    /// A worker's link to `node` is in use. Answers whether the peer was down before.
+    pub fn connected(&self, node: NodeId) -> bool {
+        let mut peers = self.peers.write();
+        let peer = peers.entry(node).or_default();
+        peer.links += 1;
+        peer.links == 1
+    }
+
+    /// A worker's link to `node` is out of use. Answers whether the peer is down now.
+    pub fn disconnected(&self, node: NodeId) -> bool {
+        let mut peers = self.peers.write();
+        let Some(peer) = peers.get_mut(&node) else { return false };
+        peer.links = peer.links.saturating_sub(1);
+        peer.links == 0
+    }
+
+    /// Every peer with whether it is up and the statistics of the traffic to it.
+    pub fn all(&self) -> Vec<(NodeId, bool, Arc<LinkStatistics>)> {
+        let peers = self.peers.read();
+        peers.iter().map(|(&id, peer)| (id, peer.links > 0, Arc::clone(&peer.statistics))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_up_while_any_worker_has_a_link() {
+        let (own, peer) = (NodeId(1), NodeId(2));
+        let table = PeerTable::new(own);
+        assert!(table.is_up(own) && !table.is_up(peer));
+        assert!(table.connected(peer));
+        assert!(!table.connected(peer));
+        assert!(!table.disconnected(peer));
+        assert!(table.is_up(peer));
+        assert!(table.disconnected(peer));
+        assert!(!table.is_up(peer));
+    }
+}

@@ -1,0 +1,39 @@
+//! Messages to a worker from other threads: rare events only, never requests.
+
+use std::net::TcpStream;
+
+use gyre_cluster::coordinator::OpId;
+use gyre_cluster::forming::Event;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// What another thread tells a worker.
+pub enum Letter {
+    /// A client has connected and is this worker's from now on.
+    Client(TcpStream),
+    /// A peer has connected and is this worker's from now on.
+    Peer(TcpStream),
+    /// Close the client connection of this id.
+    Kill(u64),
+    /// An operation that waited for a key has its lock.
+    Locked {
+        /// The operation.
+        op: OpId,
+        /// The lock.
+        key_hash: u64,
+    },
+    /// Something happened that concerns cluster formation: to worker 0.
+    Forming(Box<Event>),
+    /// The topology has changed: take the new ring over and dial new members.
+    TopologyChanged,
+    /// Close everything and end.
+    Stop,
+}
+
+/// The sending side of a worker's mailbox. Unbounded, yet its content is bounded: by `maxclients`, by the peers, and
+/// by the operations in flight.
+pub type Mailbox = UnboundedSender<Letter>;
+
+/// A mailbox and the side that the worker reads.
+pub fn mailbox() -> (Mailbox, UnboundedReceiver<Letter>) {
+    unbounded_channel()
+}

@@ -1,0 +1,191 @@
+//! The coordinator's surroundings in the server: this turn's batch, the links' outboxes, the answers to deliver.
+//!
+//! Nothing here waits. What a coordinator asks for is noted or appended; the worker carries it out at the end of its
+//! turn ([`super::Worker::end_turn`]).
+
+use std::sync::Arc;
+
+use gyre_cluster::coordinator::{self, LinkId, OpId, Tag, Ticket};
+use gyre_cluster::message::{Message, ScanRange};
+use gyre_cluster::node::NodeId;
+use gyre_cluster::outcome::Outcome;
+use gyre_storage::{Batch, KeyRef, Record, Row, Version};
+use slab::Slab;
+use tokio::sync::oneshot;
+
+use crate::node::Node;
+use crate::peer::outbox::Outboxes;
+use crate::worker::locks::Waiter;
+use crate::worker::mailbox::Letter;
+
+/// Tags with this bit set are answers to tasks; the others are commands of sessions.
+const TASK: u64 = 1 << 63;
+
+/// The tag of command `sequence` of the session at place `index`.
+pub fn tag_of(index: u32, sequence: u32) -> Tag {
+    Tag(u64::from(index) << 32 | u64::from(sequence))
+}
+
+/// Whom an outcome is for.
+pub enum Receiver {
+    /// A command of a session.
+    Session {
+        /// The session's place.
+        index: u32,
+        /// The command's sequence number.
+        sequence: u32,
+    },
+    /// A task that waits for it.
+    Task(oneshot::Sender<Outcome>),
+    /// Nobody any more.
+    Gone,
+}
+
+/// A read that must touch the disk.
+pub struct DiskRead {
+    /// What the coordinator calls it.
+    pub ticket: Ticket,
+    /// The key's database.
+    pub db: u8,
+    /// The key.
+    pub key: Vec<u8>,
+}
+
+/// A page of a scan, or a count, over this node's own rows.
+pub struct DiskScan {
+    /// What the coordinator calls it.
+    pub ticket: Ticket,
+    /// What to walk over.
+    pub range: ScanRange,
+    /// Whether only the number of live keys is wanted.
+    pub count_only: bool,
+}
+
+/// See the module's documentation.
+pub struct Shell {
+    worker: usize,
+    node: Arc<Node>,
+    /// The rows of this turn.
+    pub batch: Batch,
+    /// What each of them was for.
+    pub applying: Vec<Ticket>,
+    /// Outcomes to deliver.
+    pub finished: Vec<(Tag, Outcome)>,
+    /// Operations of this worker that have got the lock they waited for.
+    pub locked: Vec<(OpId, u64)>,
+    /// Writes that no replica will answer any more, with how many have them.
+    pub settled: Vec<(Tag, usize)>,
+    /// Reads that the memory could not answer.
+    pub disk_reads: Vec<DiskRead>,
+    /// Scans to run.
+    pub disk_scans: Vec<DiskScan>,
+    /// Deletion horizons to make durable.
+    pub horizons: Vec<(Ticket, u8, Version)>,
+    /// What is to be sent to peers.
+    pub outboxes: Outboxes,
+    tasks: Slab<oneshot::Sender<Outcome>>,
+}
+
+impl Shell {
+    /// The surroundings of worker `worker`'s coordinator.
+    pub fn new(worker: usize, node: Arc<Node>) -> Shell {
+        Shell {
+            worker,
+            batch: node.store.batch(),
+            applying: Vec::new(),
+            finished: Vec::new(),
+            locked: Vec::new(),
+            settled: Vec::new(),
+            disk_reads: Vec::new(),
+            disk_scans: Vec::new(),
+            horizons: Vec::new(),
+            outboxes: Outboxes::default(),
+            tasks: Slab::new(),
+            node,
+        }
+    }
+
+    /// A tag for a task, and where its outcome will arrive.
+    pub fn task_tag(&mut self) -> (Tag, oneshot::Receiver<Outcome>) {
+        let (sender, receiver) = oneshot::channel();
+        (Tag(TASK | self.tasks.insert(sender) as u64), receiver)
+    }
+
+    /// Whom the outcome of `tag` is for.
+    pub fn receiver(&mut self, tag: Tag) -> Receiver {
+        if tag.0 & TASK == 0 {
+            let sequence = u32::try_from(tag.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+            return Receiver::Session { index: u32::try_from(tag.0 >> 32).unwrap_or(u32::MAX), sequence };
+        }
+        let key = usize::try_from(tag.0 & !TASK).unwrap_or(usize::MAX);
+        self.tasks.try_remove(key).map_or(Receiver::Gone, Receiver::Task)
+    }
+
+    /// Whether anything is left to do before the turn may end.
+    pub fn is_idle(&self) -> bool {
+        self.finished.is_empty() && self.locked.is_empty() && self.applying.is_empty()
+    }
+}
+
+impl coordinator::Shell for Shell {
+    fn send(&mut self, to: NodeId, message: &Message<'_>) -> bool {
+        self.outboxes.send(to, message, self.node.clock.now())
+    }
+
+    fn respond(&mut self, link: LinkId, message: &Message<'_>) {
+        self.outboxes.respond(link, message, self.node.clock.now());
+    }
+
+    fn apply(&mut self, ticket: Ticket, row: &Row<'_>) {
+        self.batch.push(row);
+        self.applying.push(ticket);
+    }
+
+    fn read(&mut self, ticket: Ticket, key: KeyRef<'_>) -> Option<Record> {
+        match self.node.store.try_read(key) {
+            Ok(Some(record)) => Some(record),
+            // A failing store is reported by the blocking read, which asks it again.
+            Ok(None) | Err(_) => {
+                self.disk_reads.push(DiskRead { ticket, db: key.db, key: key.key.to_vec() });
+                None
+            }
+        }
+    }
+
+    fn scan(&mut self, ticket: Ticket, range: &ScanRange) {
+        self.disk_scans.push(DiskScan { ticket, range: *range, count_only: false });
+    }
+
+    fn count(&mut self, ticket: Ticket, range: &ScanRange) {
+        self.disk_scans.push(DiskScan { ticket, range: *range, count_only: true });
+    }
+
+    fn set_horizon(&mut self, ticket: Ticket, db: u8, version: Version) {
+        self.horizons.push((ticket, db, version));
+    }
+
+    fn lock(&mut self, key_hash: u64, op: OpId) -> bool {
+        self.node.locks.lock(key_hash, Waiter { worker: self.worker, op })
+    }
+
+    fn unlock(&mut self, key_hash: u64) {
+        match self.node.locks.unlock(key_hash) {
+            Some(next) if next.worker == self.worker => self.locked.push((next.op, key_hash)),
+            Some(next) => {
+                if let Some(mailbox) = self.node.mailboxes.get(next.worker) {
+                    // A worker that is gone takes its operations with it; the node is stopping.
+                    let _ = mailbox.send(Letter::Locked { op: next.op, key_hash });
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn finish(&mut self, tag: Tag, outcome: Outcome) {
+        self.finished.push((tag, outcome));
+    }
+
+    fn settled(&mut self, tag: Tag, acked: usize) {
+        self.settled.push((tag, acked));
+    }
+}
