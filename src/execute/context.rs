@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gyre_cluster::modify::{Modify, ModifyReply};
 use gyre_cluster::outcome::{Failure, Outcome};
@@ -11,6 +12,9 @@ use crate::execute::CommandError;
 use crate::node::Node;
 use crate::session::settings::Levels;
 use crate::worker::Worker;
+
+/// How often WAIT looks at what has been acknowledged.
+const ACKNOWLEDGEMENT_POLL: Duration = Duration::from_millis(2);
 
 /// The surroundings of one executing command. Cheap to clone; stays on its worker's thread.
 #[derive(Clone)]
@@ -123,6 +127,34 @@ impl Context {
             Outcome::Counted(keys) => Ok(keys),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// How many replicas have acknowledged every write of this connection, as soon as that are `wanted`, or after
+    /// `within`. Waits no longer than answers to its writes can come; without a write all replicas count.
+    pub async fn acknowledged(&self, wanted: usize, within: Option<Duration>) -> usize {
+        let answers_end =
+            Duration::from_millis(self.node().config.load().request_timeout_ms.saturating_mul(2));
+        let deadline = Instant::now() + within.unwrap_or(answers_end).min(answers_end);
+        let mut connections = self.worker.connections().into_iter();
+        let own = connections.find(|connection| connection.session.borrow().settings.id == self.session);
+        drop(connections);
+        let everywhere = self.node().ring.load().replicas_per_slot();
+        loop {
+            let count = own.as_ref().and_then(|own| {
+                self.worker.step(|turn| own.session.borrow().acknowledgements.count(turn.core))
+            });
+            let acked = count.unwrap_or(everywhere);
+            if acked >= wanted || Instant::now() >= deadline {
+                return acked;
+            }
+            tokio::time::sleep(ACKNOWLEDGEMENT_POLL).await;
+        }
+    }
+
+    /// Syncs this node's write-ahead log. Answers whether the disk took it.
+    pub async fn sync(&self) -> bool {
+        let store = Arc::clone(&self.node().store);
+        matches!(tokio::task::spawn_blocking(move || store.sync()).await, Ok(Ok(())))
     }
 
     /// Deletes every key of database `db` by a deletion horizon.

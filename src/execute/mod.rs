@@ -25,6 +25,7 @@ pub mod scan;
 pub mod strings;
 pub mod subsequence;
 pub mod value;
+pub mod wait;
 
 pub use arguments::Arguments;
 pub use context::Context;
