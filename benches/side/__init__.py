@@ -1,0 +1,1 @@
+"""Parts of benches/side_by_side.py."""
