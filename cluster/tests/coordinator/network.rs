@@ -113,6 +113,15 @@ impl Network {
         }
     }
 
+    /// How long a commit takes: now and then longer than operations may.
+    pub(crate) fn commit_delay(&mut self) -> u64 {
+        if self.random.chance(self.slow_per_mille / 10) {
+            100_000 + self.random.below(200_000)
+        } else {
+            self.random.below(2_000)
+        }
+    }
+
     /// Sends a request by a worker's link. `false` if there is none.
     pub(crate) fn send(&mut self, from: Worker, to: usize, message: &Message<'_>, clock: Hlc) -> bool {
         let Some(&connection) = self.links.get(&(from, to)) else { return false };

@@ -35,13 +35,21 @@ pub(crate) struct Plan {
     pub(crate) loss_per_mille: u64,
 }
 
+/// A worker's coordinator and the batches it has yet to commit.
+struct Thread {
+    core: Coordinator,
+    batches: VecDeque<Batch>,
+    /// When the last of them will be.
+    last_commit_at: u64,
+}
+
 /// A cluster in virtual time.
 pub(crate) struct Simulation {
     plan: (usize, bool, bool),
     ring: Arc<Ring>,
     network: Network,
     machines: Vec<Machine>,
-    workers: BTreeMap<Worker, (Coordinator, VecDeque<Batch>)>,
+    workers: BTreeMap<Worker, Thread>,
     checker: Checker,
     finished: Vec<(Tag, Outcome)>,
     /// Which client waits for a tag, and where its operation runs.
@@ -107,7 +115,7 @@ impl Simulation {
     fn with<R>(&mut self, at: Worker, call: impl FnOnce(&mut Coordinator, &mut SimShell<'_>, Now) -> R) -> R {
         let machine = &mut self.machines[at.node];
         let now = self.network.now(machine.skew_ms);
-        let (core, batches) = self.workers.get_mut(&at).expect("the worker runs");
+        let thread = self.workers.get_mut(&at).expect("the worker runs");
         let mut shell = SimShell {
             at,
             machine,
@@ -116,12 +124,13 @@ impl Simulation {
             finished: &mut self.finished,
             stamped: None,
         };
-        let result = call(core, &mut shell, now);
+        let result = call(&mut thread.core, &mut shell, now);
         let batch = std::mem::take(&mut shell.batch);
         if !batch.is_empty() {
-            batches.push_back(batch);
-            let delay = self.network.random.below(2_000);
-            self.network.local(delay, at, Local::Commit);
+            thread.batches.push_back(batch);
+            let delay = self.network.commit_delay();
+            thread.last_commit_at = thread.last_commit_at.max(self.network.now + delay);
+            self.network.local(thread.last_commit_at - self.network.now, at, Local::Commit);
         }
         for (tag, outcome) in std::mem::take(&mut self.finished) {
             self.finish(tag, outcome);
@@ -181,7 +190,7 @@ impl Simulation {
 
     /// Commits everything that waits: a batch never overtakes an earlier one.
     fn commit(&mut self, at: Worker) {
-        let Some(batch) = self.workers.get_mut(&at).and_then(|(_, batches)| batches.pop_front()) else {
+        let Some(batch) = self.workers.get_mut(&at).and_then(|thread| thread.batches.pop_front()) else {
             return;
         };
         for (_, db, key, rows) in &batch {
@@ -200,7 +209,7 @@ impl Simulation {
             config.scan_timeout = TIMEOUT * 4;
             let clock = Arc::clone(&self.machines[node].clock);
             let core = Coordinator::new(config, clock, Arc::clone(&self.ring));
-            self.workers.insert(worker, (core, VecDeque::new()));
+            self.workers.insert(worker, Thread { core, batches: VecDeque::new(), last_commit_at: 0 });
             self.network.local(self.network.now % 1_000, worker, Local::Tick);
             for peer in (0..self.plan.0).filter(|peer| *peer != node) {
                 self.network.local(100, worker, Local::Up { peer });
@@ -386,8 +395,8 @@ impl Simulation {
         for (node, machine) in self.machines.iter().enumerate() {
             assert_eq!(machine.held_locks(), 0, "node {node} holds a lock");
         }
-        for (worker, (core, _)) in &self.workers {
-            assert_eq!(core.in_flight(), 0, "operations left over on {worker:?}");
+        for (worker, thread) in &self.workers {
+            assert_eq!(thread.core.in_flight(), 0, "operations left over on {worker:?}");
         }
         let mut live = Vec::new();
         for key in 0..KEYS {
