@@ -84,6 +84,9 @@ pub struct Forming {
     /// Whether the last status is out of date.
     has_news: bool,
     is_done: bool,
+    /// Proposes although there is a lower id: rivals for the simulation, since complete views name one proposer.
+    #[cfg(test)]
+    is_rival: bool,
 }
 
 /// A try under way.
@@ -129,6 +132,8 @@ impl Forming {
             status_at: None,
             has_news: true,
             is_done: false,
+            #[cfg(test)]
+            is_rival: false,
         };
         match saved {
             Saved::Topology(topology) => forming.adopt(topology, effects),
@@ -370,7 +375,7 @@ impl Forming {
         let is_settled = settled_ms(self.settling.core_since) >= self.options.settle_ms
             && (settled_ms(self.settling.guests_since) >= self.options.settle_ms
                 || settled_ms(self.settling.core_since) >= SETTLES_MAX * self.options.settle_ms);
-        if core.first() != Some(&me) || !is_settled || now < self.retry_at {
+        if !self.is_chosen(&core) || !is_settled || now < self.retry_at {
             return;
         }
         self.attempts += 1;
@@ -385,6 +390,15 @@ impl Forming {
         self.attempt = Some(Attempt { ballot, since: now, asked_at: None, asked });
         // A node whose only seed is itself needs nobody's promise.
         self.conclude(now, effects);
+    }
+
+    /// Whether it is for this node to propose.
+    fn is_chosen(&self, core: &BTreeSet<NodeId>) -> bool {
+        #[cfg(test)]
+        if self.is_rival {
+            return true;
+        }
+        core.first() == Some(&self.options.member.id)
     }
 
     fn settle(&mut self, now: MonoMicros, core: &BTreeSet<NodeId>, guests: &BTreeSet<NodeId>) {

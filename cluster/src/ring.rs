@@ -115,7 +115,7 @@ impl Ring {
     /// Builds the ring of `members`, whatever their order, with up to `replication_factor` replicas of each slot.
     ///
     /// With fewer members than the replication factor the lists name all of them. A member named twice counts once,
-    /// as first named. About 20 ms for 50 members on one core in the development profile.
+    /// as first named. About 20 ms for 50 members on one core in the `dev` profile of this workspace.
     #[must_use]
     pub fn build(members: &[RingMember], replication_factor: usize) -> Ring {
         let mut by_id: BTreeMap<NodeId, &RingMember> = BTreeMap::new();

@@ -14,7 +14,7 @@ pub struct FormingOptions {
     pub cluster_name: String,
     /// The configured replication factor.
     pub replication_factor: u8,
-    /// The configured seeds; those past [`SEEDS_MAX`] are ignored. May name the node itself.
+    /// The configured seeds; those past [`SEEDS_MAX`](super::SEEDS_MAX) are ignored. May name the node itself.
     pub seeds: Vec<Endpoint>,
     /// How long everything must stay the same before a cluster is proposed, in milliseconds.
     pub settle_ms: u64,
@@ -120,7 +120,7 @@ pub enum Effect {
         addr: Endpoint,
     },
     /// The node belongs to this cluster from now on: save the topology durably, then act on it. The last that this
-    /// machine decides; messages of fresh nodes are from now on answered by [`greet`].
+    /// machine decides; messages of fresh nodes are from now on answered by [`greet`](super::greet).
     Join(Topology),
     /// The node cannot be admitted as it is configured: tell the operator and stop.
     Refused(Refusal),

@@ -85,6 +85,10 @@ pub(super) struct World {
     delay_ms: u64,
     crash_percent: u64,
     settle_ms: u64,
+    /// Whether processes propose that are not the lowest of their core.
+    has_rivals: bool,
+    /// The longest time for which a crashed process stays down.
+    pause_ms: u64,
     faults_until_ms: u64,
     /// If set, seed lists change when processes start again, and all that ever were name this process.
     root: Option<usize>,
@@ -103,11 +107,15 @@ impl World {
         let delay_ms = [2, 50, 400, 3_000][rng.index(4)];
         let crash_percent = [0, 1, 5, 20][rng.index(4)];
         let settle_ms = [0, 100, 1_000][rng.index(3)];
+        let pause_ms = [20, 500, 8_000][rng.index(3)];
+        let has_rivals = rng.percent(50);
         let mut world = World::of(seeds, rng);
         world.drop_percent = drop_percent;
         world.delay_ms = delay_ms;
         world.crash_percent = crash_percent;
         world.settle_ms = settle_ms;
+        world.pause_ms = pause_ms;
+        world.has_rivals = has_rivals;
         world.faults_until_ms = FAULTS_UNTIL_MS;
         world.root = root;
         world.plan_faults();
@@ -139,6 +147,8 @@ impl World {
             delay_ms: 0,
             crash_percent: 0,
             settle_ms: SETTLE_MS,
+            has_rivals: false,
+            pause_ms: 1,
             faults_until_ms: 0,
             root: None,
         }
@@ -173,16 +183,16 @@ impl World {
     fn plan_faults(&mut self) {
         let count = self.processes.len();
         let spread = [1, 500, 10_000][self.rng.index(3)];
+        let crashes_max = [2, 20][self.rng.index(2)];
         for process in 0..count {
             let at = self.rng.below(spread);
             self.after(at, Happening::Start { process });
             // Whatever happened to it, it is back at the end.
             self.after(FAULTS_UNTIL_MS + 100, Happening::Start { process });
-            if self.rng.percent(40) {
-                for _ in 0..=self.rng.below(3) {
-                    let at = self.rng.below(FAULTS_UNTIL_MS);
-                    self.after(at, Happening::Crash { process });
-                }
+            let crashes = if self.rng.percent(40) { 1 + self.rng.below(crashes_max) } else { 0 };
+            for _ in 0..crashes {
+                let at = self.rng.below(FAULTS_UNTIL_MS);
+                self.after(at, Happening::Crash { process });
             }
         }
         for _ in 0..self.rng.below(6) {
@@ -278,6 +288,8 @@ impl World {
             self.processes[index].seeds = list_with(&mut self.rng, self.processes.len(), root);
         }
         let (random, now, settle_ms) = (u128::from(self.rng.next()) << 64, self.now(), self.settle_ms);
+        // Faults that end let the chosen one win.
+        let has_rivals = self.has_rivals && self.has_faults();
         let process = &mut self.processes[index];
         process.life += 1;
         let options = FormingOptions {
@@ -294,7 +306,9 @@ impl World {
             (None, None) => Saved::Nothing,
         };
         let mut effects = Vec::new();
-        process.role = Role::Fresh(Box::new(Forming::start(options, saved, now, &mut effects)));
+        let mut forming = Forming::start(options, saved, now, &mut effects);
+        forming.is_rival = has_rivals && now.0 % 3 != 0;
+        process.role = Role::Fresh(Box::new(forming));
         let life = process.life;
         self.perform(index, effects);
         self.after(self.now_ms % 7, Happening::Tick { process: index, life });
@@ -310,7 +324,7 @@ impl World {
         }
         self.processes[index].links.clear();
         self.processes[index].resolved.clear();
-        let pause = self.rng.below(8_000);
+        let pause = self.rng.below(self.pause_ms);
         self.after(pause, Happening::Start { process: index });
     }
 

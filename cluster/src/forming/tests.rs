@@ -207,6 +207,75 @@ fn a_proposer_yields_to_a_lower_id_and_never_to_a_higher() {
     assert!(!forming.is_done() && said(&effects).is_empty(), "its own try is over");
 }
 
+/// A proposer 5 with the seeds 6 and 7, which name all three, and the guest 8, at the time it proposes.
+fn proposer_of_three() -> (Forming, Ballot, u64) {
+    let (mut forming, _) = start(options(5, 1, &[6, 7]), Saved::Nothing);
+    step(&mut forming, 0, Event::SeedResolved { seed: 0, node: NodeId(6) });
+    step(&mut forming, 0, Event::SeedResolved { seed: 1, node: NodeId(7) });
+    for ms in (0..=10 * SETTLE_MS).step_by(100) {
+        let effects = keep_alive(&mut forming, ms);
+        if let Some(FormingMessage::Propose { ballot, .. }) = said(&effects).first() {
+            assert_eq!(said(&effects).len(), 3, "the guest is asked too");
+            return (forming, *ballot, ms);
+        }
+    }
+    panic!("nothing proposed: {}", forming.waiting(at(10 * SETTLE_MS)));
+}
+
+fn keep_alive(forming: &mut Forming, ms: u64) -> Vec<Effect> {
+    let others: [(u64, &[(usize, u64)]); 3] = [(6, &[(5, 5), (7, 7)]), (7, &[(5, 5)]), (8, &[(6, 6)])];
+    let statuses = others.map(|(id, seeds)| message(id, status(id, 1, ms + 1, 0, seeds)));
+    statuses.into_iter().flat_map(|status| step(forming, ms, status)).collect()
+}
+
+#[test]
+fn a_proposer_forms_nothing_without_everyone_in_its_core() {
+    let (mut forming, ballot, since) = proposer_of_three();
+    for id in [6, 8] {
+        step(&mut forming, since, message(id, FormingMessage::Accept { ballot }));
+    }
+    step(&mut forming, since, message(7, FormingMessage::Accept { ballot: Ballot { attempt: 9, ..ballot } }));
+    let mut ended = 0;
+    for ms in (since..since + ATTEMPT_MS + 300).step_by(100) {
+        for effect in keep_alive(&mut forming, ms) {
+            if let Effect::Send { message: FormingMessage::Status(status), .. } = effect {
+                ended = status.ended;
+            }
+        }
+        assert!(!forming.is_done());
+    }
+    assert_eq!(ended, ballot.attempt, "and then says that the try is over");
+    step(&mut forming, since + ATTEMPT_MS + 400, message(7, FormingMessage::Accept { ballot }));
+    assert!(!forming.is_done(), "a promise that comes too late forms nothing");
+}
+
+#[test]
+fn a_guest_that_does_not_answer_is_left_out() {
+    let (mut forming, ballot, since) = proposer_of_three();
+    for id in [6, 7] {
+        step(&mut forming, since, message(id, FormingMessage::Accept { ballot }));
+    }
+    assert!(!forming.is_done(), "it is waited for");
+    keep_alive(&mut forming, since + PATIENCE_MS - 1);
+    let effects = step(&mut forming, since + PATIENCE_MS, Event::Tick);
+    let Effect::Join(topology) = &effects[0] else { panic!("{effects:?}") };
+    assert_eq!(topology.ring().members(), [5, 6, 7].map(NodeId));
+    assert_eq!(said(&effects).len(), 2, "those that promised are told");
+}
+
+#[test]
+fn a_seed_that_has_gone_stops_the_birth() {
+    let (mut forming, ballot, since) = proposer_of_three();
+    step(&mut forming, since, message(6, FormingMessage::Accept { ballot }));
+    step(&mut forming, since, Event::SeedLost { seed: 1 });
+    for id in [7, 8] {
+        step(&mut forming, since, message(id, FormingMessage::Accept { ballot }));
+    }
+    assert!(!forming.is_done());
+    step(&mut forming, since + 1, Event::SeedResolved { seed: 1, node: NodeId(7) });
+    assert!(forming.is_done());
+}
+
 #[test]
 fn a_node_that_lost_its_disk_does_not_get_its_seat_back() {
     let topology = Topology::form(9, "test", 3, [1, 2].map(|id| member(NodeId(id), 0, 1)));
