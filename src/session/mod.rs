@@ -174,7 +174,7 @@ impl Session {
         let command = match command::resolve(args) {
             Ok(command) => command,
             Err(refusal) => {
-                self.refuse(&refusal, turn);
+                self.refuse(&immediate::refusals::explain(args).unwrap_or(refusal), turn);
                 return Taken::Yes;
             }
         };
