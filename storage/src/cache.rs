@@ -137,7 +137,10 @@ impl RowCache {
 
     /// Looks `key` up.
     pub(crate) fn get(&self, key: KeyRef<'_>) -> Lookup {
-        let hash = key.hash64();
+        self.get_hashed(key, key.hash64())
+    }
+
+    fn get_hashed(&self, key: KeyRef<'_>, hash: u64) -> Lookup {
         let place = Place::of(hash);
         let mut stripe = self.stripes[place.stripe].lock();
         if let Some(entry) = stripe.table.find_mut(hash, |entry| entry.is_of(key)) {
@@ -151,18 +154,29 @@ impl RowCache {
         Lookup::Miss(Ticket { quiet_at: (begun == stripe.slots[place.slot].done).then_some(begun) })
     }
 
-    /// Offers what the engine holds of `key`, read after `ticket` was taken.
-    pub(crate) fn fill(&self, key: KeyRef<'_>, ticket: Ticket, record: &Record) {
-        let Some(quiet_at) = ticket.quiet_at else { return };
-        let hash = key.hash64();
+    /// Offers what the engine holds of `key`, read after `ticket` was taken, and gives what a reader may be shown.
+    ///
+    /// That is the entry's record if another reader has filled it meanwhile: the engine's may already have a row
+    /// under way that the entry lacks, and the next reader will be shown the entry.
+    pub(crate) fn fill(&self, key: KeyRef<'_>, ticket: Ticket, record: Record) -> Record {
+        self.fill_hashed(key, key.hash64(), ticket, record)
+    }
+
+    fn fill_hashed(&self, key: KeyRef<'_>, hash: u64, ticket: Ticket, record: Record) -> Record {
         let place = Place::of(hash);
+        let mut stripe = self.stripes[place.stripe].lock();
+        if let Some(entry) = stripe.table.find(hash, |entry| entry.is_of(key)) {
+            return entry.record();
+        }
+        let begun = self.begun[place.counter()].load(Ordering::SeqCst);
+        if ticket.quiet_at != Some(begun) || !stripe.has_room_for(key, record.encoded().len()) {
+            return record;
+        }
         let mut bytes = Vec::with_capacity(1 + key.key.len() + record.encoded().len());
         put_entry_key(&mut bytes, key);
         bytes.extend_from_slice(record.encoded());
-        let mut stripe = self.stripes[place.stripe].lock();
-        if self.begun[place.counter()].load(Ordering::SeqCst) == quiet_at {
-            stripe.insert_absent(hash, key, &bytes);
-        }
+        stripe.insert_absent(hash, key, &bytes);
+        record
     }
 
     /// A row of a key with `hash` is about to be written to the engine.
@@ -202,7 +216,7 @@ impl Stripe {
     fn merge(&mut self, hash: u64, row: &Row<'_>, newest: bool, scratch: &mut Vec<u8>) {
         scratch.clear();
         let Some(entry) = self.table.find_mut(hash, |entry| entry.is_of(row.key)) else {
-            if newest {
+            if newest && self.has_room_for(row.key, row.bytes()) {
                 put_entry_key(scratch, row.key);
                 encode_row(row, scratch);
                 self.insert_absent(hash, row.key, scratch);
@@ -226,12 +240,13 @@ impl Stripe {
         self.evict();
     }
 
-    /// Adds an entry of `bytes`, unless the key has one or the entry would be too big.
+    fn has_room_for(&self, key: KeyRef<'_>, record_bytes: usize) -> bool {
+        1 + key.key.len() + record_bytes + ENTRY_OVERHEAD_BYTES <= self.bytes_max / ENTRY_SHARE_MAX
+    }
+
+    /// Adds an entry of `bytes`, unless the key has one.
     fn insert_absent(&mut self, hash: u64, key: KeyRef<'_>, bytes: &[u8]) {
         let weight = bytes.len() + ENTRY_OVERHEAD_BYTES;
-        if weight > self.bytes_max / ENTRY_SHARE_MAX {
-            return;
-        }
         let Ok(start) = u32::try_from(1 + key.key.len()) else { return };
         if let TableEntry::Vacant(vacant) =
             self.table.entry(hash, |entry| entry.is_of(key), |entry| entry.hash)
@@ -295,3 +310,6 @@ fn encode_row(row: &Row<'_>, out: &mut Vec<u8>) {
     builder.add(row);
     builder.encode_into(out);
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,3 +226,6 @@ pub(crate) fn decode_expiry_key(bytes: &[u8]) -> Result<(UnixMillis, RowKey<'_>)
         .and_then(|(at, key)| Some((UnixMillis(u64::from_be_bytes(*at)), row_key(key)?)));
     parts.ok_or_else(|| StorageError::damaged("an expiry key does not parse"))
 }
+
+#[cfg(test)]
+mod tests;

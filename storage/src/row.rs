@@ -46,3 +46,11 @@ pub struct Row<'a> {
     /// Its content.
     pub body: Body<'a>,
 }
+
+impl Row<'_> {
+    /// Bytes of the row's value, and no fewer than its record takes beside them.
+    pub(crate) fn bytes(&self) -> usize {
+        const RECORD_HEAD_BYTES: usize = 27;
+        RECORD_HEAD_BYTES + if let Body::Value(value) = self.body { value.len() } else { 0 }
+    }
+}

@@ -1,0 +1,268 @@
+//! The cache against a model: what it answers is the newest record or nothing.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::row::Body;
+use crate::version::{Hlc, UnixMillis};
+
+/// What an engine would hold: every row written, merged.
+#[derive(Default)]
+struct Model {
+    written: HashMap<usize, Record>,
+    finished: HashMap<usize, Record>,
+}
+
+/// What an actor of the interleaving is in the middle of.
+enum Doing {
+    Write { rows: Vec<(usize, Row<'static>)>, engine_done: bool, finished: usize },
+    Read { key: usize, ticket: Ticket, floor: [Record; 2], record: Option<Record> },
+}
+
+const KEYS: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
+
+fn row(key: usize, cell: Cell, hlc: u64, base: u64) -> Row<'static> {
+    let version = Version { hlc: Hlc(hlc), node: 1 };
+    let body = match cell {
+        Cell::Register => Body::Value(b"value"),
+        Cell::Counter { .. } => Body::Counter { base: Version { hlc: Hlc(base), node: 1 }, sum: hlc as i64 },
+    };
+    Row { key: KeyRef::new(0, KEYS[key]), cell, version, expiry: Some(UnixMillis(9)), body }
+}
+
+/// All keys share one slot, so that they disturb each other as much as they can.
+const HASH: u64 = 77;
+
+/// Whether `record` holds, of every cell that matters, at least the row that `other` has.
+fn covers(record: &Record, other: &Record) -> bool {
+    record.base() >= other.base()
+        && other
+            .counters()
+            .filter(|cell| cell.base >= record.base())
+            .all(|cell| record.counters().any(|own| own.actor == cell.actor && own.version >= cell.version))
+}
+
+struct World {
+    cache: RowCache,
+    model: Model,
+    doing: Vec<Doing>,
+    scratch: Vec<u8>,
+    /// What a client has been shown of each key: reads may not go back.
+    shown: HashMap<usize, Record>,
+}
+
+impl World {
+    fn new(bytes_max: usize) -> World {
+        World {
+            cache: RowCache::new(bytes_max, Version::ZERO),
+            model: Model::default(),
+            doing: Vec::new(),
+            scratch: Vec::new(),
+            shown: HashMap::new(),
+        }
+    }
+
+    fn start_write(&mut self, rows: Vec<(usize, Row<'static>)>) {
+        for _ in &rows {
+            self.cache.begin(HASH);
+        }
+        self.doing.push(Doing::Write { rows, engine_done: false, finished: 0 });
+    }
+
+    fn start_read(&mut self, key: usize) {
+        let finished = self.model.finished.entry(key).or_default().clone();
+        let shown = self.shown.entry(key).or_default().clone();
+        let floor = [finished, shown];
+        match self.cache.get_hashed(KeyRef::new(0, KEYS[key]), HASH) {
+            Lookup::Hit(record) => self.show(key, record, &floor),
+            Lookup::Miss(ticket) => self.doing.push(Doing::Read { key, ticket, floor, record: None }),
+        }
+    }
+
+    /// A client is shown `record`: it holds no unwritten row, and every row that was finished, or had been shown to
+    /// someone, when the read began.
+    fn show(&mut self, key: usize, record: Record, floor: &[Record; 2]) {
+        let written = self.model.written.entry(key).or_default().clone();
+        assert!(covers(&written, &record), "invented: {record:?} beside {written:?}");
+        for older in floor {
+            assert!(covers(&record, older), "stale: {record:?} lacks of {older:?}");
+        }
+        let shown = self.shown.entry(key).or_default();
+        *shown = shown.merge(&record);
+    }
+
+    /// Takes the next step of one thing under way.
+    fn step(&mut self, at: usize) {
+        if self.doing.is_empty() {
+            return;
+        }
+        let at = at % self.doing.len();
+        let done = match self.doing.remove(at) {
+            Doing::Write { rows, engine_done: false, .. } => {
+                for (key, row) in &rows {
+                    let merged = self.model.written.entry(*key).or_default().merge(&Record::of_row(row));
+                    self.model.written.insert(*key, merged);
+                }
+                Some(Doing::Write { rows, engine_done: true, finished: 0 })
+            }
+            Doing::Write { rows, finished, .. } => {
+                let (key, row) = rows[finished];
+                self.cache.finish(HASH, &row, &mut self.scratch);
+                let merged = self.model.finished.entry(key).or_default().merge(&Record::of_row(&row));
+                self.model.finished.insert(key, merged);
+                (finished + 1 < rows.len()).then_some(Doing::Write {
+                    rows,
+                    engine_done: true,
+                    finished: finished + 1,
+                })
+            }
+            Doing::Read { key, ticket, floor, record: None } => {
+                let record = self.model.written.entry(key).or_default().clone();
+                Some(Doing::Read { key, ticket, floor, record: Some(record) })
+            }
+            Doing::Read { key, ticket, floor, record: Some(record) } => {
+                let shown = self.cache.fill_hashed(KeyRef::new(0, KEYS[key]), HASH, ticket, record);
+                self.show(key, shown, &floor);
+                None
+            }
+        };
+        self.doing.extend(done);
+    }
+}
+
+fn any_row() -> impl Strategy<Value = (usize, Row<'static>)> {
+    (0..KEYS.len(), prop_oneof![3 => Just(None), 1 => (1..3u64).prop_map(Some)], 1..40u64, 0..40u64).prop_map(
+        |(key, actor, hlc, base)| {
+            let cell = actor.map_or(Cell::Register, |actor| Cell::Counter { actor });
+            // One version names one row: the low bits tell key and cell apart.
+            let unique = hlc * 16 + key as u64 * 4 + actor.unwrap_or(0);
+            // An actor counts on ever later bases.
+            (key, row(key, cell, unique, base.min(hlc) * 16 + key as u64 * 4))
+        },
+    )
+}
+
+#[derive(Clone, Debug)]
+enum Move {
+    Write(Vec<(usize, Row<'static>)>),
+    Read(usize),
+    Step(usize),
+    Crowd(u64),
+}
+
+fn any_move() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        2 => prop::collection::vec(any_row(), 1..4).prop_map(Move::Write),
+        3 => (0..KEYS.len()).prop_map(Move::Read),
+        8 => any::<usize>().prop_map(Move::Step),
+        1 => any::<u64>().prop_map(Move::Crowd),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Writers (new rows and repairs with old ones), readers and evictions, interleaved step by step.
+    #[test]
+    fn readers_never_see_stale_rows(moves in prop::collection::vec(any_move(), 1..60)) {
+        // Room for about two entries in the stripe.
+        let mut world = World::new(STRIPES * 1_500);
+        for step in moves {
+            match step {
+                Move::Write(rows) => world.start_write(rows),
+                Move::Read(key) => world.start_read(key),
+                Move::Step(at) => world.step(at),
+                Move::Crowd(seed) => {
+                    // Other keys of the stripe push entries out.
+                    let key = seed.to_be_bytes();
+                    let key = KeyRef::new(1, &key);
+                    let hash = HASH.wrapping_add((seed | 1) << 48);
+                    if let Lookup::Miss(ticket) = world.cache.get_hashed(key, hash) {
+                        let value = [0; 80];
+                        let record = Record::of_register(Version::ZERO, None, Some(&value));
+                        world.cache.fill_hashed(key, hash, ticket, record);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn write_above_the_mark_enters_and_one_below_does_not() {
+    let mut world = World::new(1 << 20);
+    let is_cached = |world: &World, key: usize| {
+        matches!(world.cache.get_hashed(KeyRef::new(0, KEYS[key]), HASH), Lookup::Hit(_))
+    };
+    for (key, hlc, cached) in [(0, 5, true), (1, 4, false), (2, 6, true)] {
+        world.start_write(vec![(key, row(key, Cell::Register, hlc, 0))]);
+        world.step(0);
+        world.step(0);
+        assert_eq!(is_cached(&world, key), cached, "key {key}");
+    }
+    world.start_write(vec![(3, row(3, Cell::Counter { actor: 1 }, 9, 0))]);
+    world.step(0);
+    world.step(0);
+    assert!(!is_cached(&world, 3), "a counter's other cells are unknown");
+}
+
+#[test]
+fn cache_stays_within_its_bytes() {
+    let cache = RowCache::new(STRIPES * 8 * 1_024, Version::ZERO);
+    let mut scratch = Vec::new();
+    for number in 0..100_000u64 {
+        let key = number.to_be_bytes();
+        let value = vec![0; (number % 700) as usize];
+        let row = Row {
+            key: KeyRef::new(0, &key),
+            cell: Cell::Register,
+            version: Version { hlc: Hlc(number + 1), node: 1 },
+            expiry: None,
+            body: Body::Value(&value),
+        };
+        cache.begin(row.key.hash64());
+        cache.finish(row.key.hash64(), &row, &mut scratch);
+    }
+    let [.., entries, bytes] = cache.counts();
+    assert!(bytes <= (STRIPES * 8 * 1_024) as u64, "{bytes}");
+    assert!(bytes > (STRIPES * 6 * 1_024) as u64, "the room is used: {bytes}");
+    assert!(entries > 3_000, "{entries}");
+}
+
+#[test]
+fn entry_that_outgrows_its_share_leaves() {
+    let cache = RowCache::new(STRIPES * 4_096, Version::ZERO);
+    let key = KeyRef::new(0, b"k");
+    let mut scratch = Vec::new();
+    for (hlc, length, cached) in [(1, 10, true), (2, 4_000, false), (3, 10, true), (4, 11, true)] {
+        let value = vec![b'x'; length];
+        let version = Version { hlc: Hlc(hlc), node: 1 };
+        let row = Row { key, cell: Cell::Register, version, expiry: None, body: Body::Value(&value) };
+        cache.begin(key.hash64());
+        cache.finish(key.hash64(), &row, &mut scratch);
+        match cache.get(key) {
+            Lookup::Hit(record) => assert!(cached && record == Record::of_row(&row)),
+            Lookup::Miss(_) => assert!(!cached, "version {hlc}"),
+        }
+    }
+}
+
+#[test]
+fn reader_keeps_its_record_while_the_entry_changes() {
+    let cache = RowCache::new(1 << 20, Version::ZERO);
+    let mut scratch = Vec::new();
+    let key = KeyRef::new(0, b"k");
+    let mut seen = Vec::new();
+    for hlc in 1..4 {
+        let version = Version { hlc: Hlc(hlc), node: 1 };
+        let row = Row { key, cell: Cell::Register, version, expiry: None, body: Body::Value(b"same length") };
+        cache.begin(key.hash64());
+        cache.finish(key.hash64(), &row, &mut scratch);
+        let Lookup::Hit(record) = cache.get(key) else { panic!("not cached") };
+        seen.push(record);
+    }
+    let versions: Vec<u64> = seen.iter().map(|record| record.base().hlc.0).collect();
+    assert_eq!(versions, [1, 2, 3]);
+}

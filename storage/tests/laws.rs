@@ -1,0 +1,141 @@
+//! The laws of `apply`, on whole stores and random histories: rows may arrive in any order, more than once, in any
+//! batches, and every engine ends with the same records.
+
+mod common;
+
+use common::{Disk, commit, set, version};
+use gyre_storage::{Body, Cell, KeyRef, PREFIX_END, Record, Row, Store, UnixMillis};
+use proptest::prelude::*;
+
+const KEYS: [&[u8]; 5] = [b"", b"a", b"aa", b"{a}b", b"\xff"];
+const VALUES: [&[u8]; 4] = [b"", b"1", b"27", b"text"];
+
+/// A random row. Its version follows from its content, so that equal versions are the same row.
+fn any_row() -> impl Strategy<Value = Row<'static>> {
+    (0..2u8, 0..KEYS.len(), 0..4u64, 0..12u64, 0..3u64).prop_map(|(db, key, kind, hlc, node)| {
+        let version = version(hlc + 1, 4 * node + kind);
+        let expiry = (hlc % 3 == 0).then_some(UnixMillis(hlc * 100));
+        let plain = Row { key: KeyRef::new(db, KEYS[key]), version, ..set(b"", 0, b"") };
+        match kind {
+            0 => Row { body: Body::Tombstone, ..plain },
+            1 => Row { body: Body::Value(VALUES[hlc as usize % 4]), expiry, ..plain },
+            actor => {
+                let base = common::version(hlc / 2, 1);
+                let body = Body::Counter { base, sum: hlc as i64 - 5 };
+                Row { cell: Cell::Counter { actor }, body, ..plain }
+            }
+        }
+    })
+}
+
+fn apply(store: &Store, rows: &[Row<'_>], cuts: usize) {
+    for batch in rows.chunks(cuts.max(1)) {
+        commit(store, batch);
+    }
+}
+
+fn state(store: &Store) -> Vec<(u8, Vec<u8>, Record)> {
+    let page = store.scan(None, 0, PREFIX_END, usize::MAX, usize::MAX, true).unwrap();
+    assert_eq!(page.next, None);
+    page.entries
+}
+
+/// Reads must give what a scan gives, but for counter cells that the register has voided.
+fn reads_agree_with_the_scan(store: &Store) {
+    let state = state(store);
+    for db in 0..2 {
+        for key in KEYS {
+            let scanned = state.iter().find(|(d, k, _)| *d == db && k == key).map(|(_, _, record)| record);
+            let read = store.read(KeyRef::new(db, key)).unwrap();
+            let scanned = scanned.cloned().unwrap_or_default();
+            assert_eq!(read.digest(), scanned.digest(), "{read:?} beside {scanned:?}");
+            assert_eq!(read.view(UnixMillis(0)), scanned.view(UnixMillis(0)));
+        }
+    }
+}
+
+fn laws(rows: &[Row<'static>], shuffled: &[Row<'static>], cuts: usize, disk: impl Fn() -> Disk) {
+    let [first, second, third] = [disk(), disk(), disk()];
+    let straight = first.open();
+    apply(&straight, rows, cuts);
+    let expected = state(&straight);
+    let commuted = second.open();
+    apply(&commuted, shuffled, cuts + 1);
+    assert_eq!(state(&commuted), expected, "apply commutes and associates");
+    let repeated = third.open();
+    apply(&repeated, shuffled, 2);
+    apply(&repeated, rows, 3);
+    assert_eq!(state(&repeated), expected, "apply is idempotent");
+    for store in [&straight, &commuted, &repeated] {
+        reads_agree_with_the_scan(store);
+        store.compact().unwrap();
+        assert_eq!(state(store), expected, "compaction changes nothing");
+    }
+}
+
+fn history() -> impl Strategy<Value = (Vec<Row<'static>>, Vec<Row<'static>>, usize)> {
+    prop::collection::vec(any_row(), 1..40)
+        .prop_flat_map(|rows| (Just(rows.clone()), Just(rows).prop_shuffle(), 1..6usize))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn apply_commutes_associates_and_is_idempotent((rows, shuffled, cuts) in history()) {
+        laws(&rows, &shuffled, cuts, Disk::memory);
+    }
+
+    #[test]
+    fn merge_of_records_commutes_associates_and_is_idempotent(rows in prop::collection::vec(any_row(), 3..12)) {
+        let record = |part: &[Row<'static>]| {
+            part.iter().fold(Record::ABSENT, |record, row| record.merge(&Record::of_row(row)))
+        };
+        let third = rows.len() / 3;
+        let [a, b, c] = [&rows[..third], &rows[third..2 * third], &rows[2 * third..]].map(record);
+        prop_assert_eq!(a.merge(&b), b.merge(&a));
+        prop_assert_eq!(a.merge(&b).merge(&c), a.merge(&b.merge(&c)));
+        prop_assert_eq!(a.merge(&a), a.clone());
+        let horizon = version(6, 0);
+        prop_assert_eq!(
+            a.merge(&b).under_horizon(horizon),
+            a.under_horizon(horizon).merge(&b.under_horizon(horizon)),
+            "horizons distribute over merges"
+        );
+    }
+}
+
+#[cfg(feature = "rocksdb")]
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn laws_hold_on_rocksdb((rows, shuffled, cuts) in history()) {
+        laws(&rows, &shuffled, cuts, Disk::rocks);
+    }
+
+    #[test]
+    fn engines_agree_on_random_histories((rows, _, cuts) in history(), horizon in 0..12u64) {
+        let [memory, rocks] = [Disk::memory(), Disk::rocks()];
+        let stores = [memory.open(), rocks.open()];
+        let half = rows.len() / 2;
+        for store in &stores {
+            apply(store, &rows[..half], cuts);
+            store.set_horizons(&[version(horizon, 0)]).unwrap();
+            store.compact().unwrap();
+            apply(store, &rows[half..], cuts);
+        }
+        prop_assert_eq!(state(&stores[0]), state(&stores[1]));
+        let now = UnixMillis(500);
+        prop_assert_eq!(
+            stores[0].count_keys(0, 0, PREFIX_END, now).unwrap(),
+            stores[1].count_keys(0, 0, PREFIX_END, now).unwrap()
+        );
+        prop_assert_eq!(stores[0].expired(now, 100).unwrap(), stores[1].expired(now, 100).unwrap());
+        for store in &stores {
+            reads_agree_with_the_scan(store);
+        }
+        drop(stores);
+        prop_assert_eq!(state(&memory.open()), state(&rocks.open()));
+    }
+}
