@@ -7,6 +7,8 @@ const BUCKETS: usize = 32 * STEPS;
 const WINDOW: u32 = 4_096;
 /// Fewer samples than this say nothing about a 99th percentile.
 const SAMPLES_MIN: u32 = 100;
+/// The estimate is made anew every so many samples.
+const REFRESH: u32 = 64;
 
 /// A decaying histogram of latencies: buckets of 19 % width, counts halved every 4,096 samples, so that the
 /// estimate follows the last few thousand. (Cassandra's `SPECULATIVE_RETRY 99p` keeps an exponentially decaying
@@ -15,11 +17,13 @@ const SAMPLES_MIN: u32 = 100;
 pub struct Latency {
     counts: [u32; BUCKETS],
     total: u32,
+    /// The estimate as of the last multiple of [`REFRESH`] samples: it is asked for with every read.
+    p99: Option<u64>,
 }
 
 impl Default for Latency {
     fn default() -> Self {
-        Latency { counts: [0; BUCKETS], total: 0 }
+        Latency { counts: [0; BUCKETS], total: 0, p99: None }
     }
 }
 
@@ -34,12 +38,19 @@ impl Latency {
             self.counts.iter_mut().for_each(|count| *count /= 2);
             self.total = self.counts.iter().sum();
         }
+        if self.total.is_multiple_of(REFRESH) {
+            self.p99 = self.estimate();
+        }
     }
 
     /// What 99 of 100 answers took at most, in microseconds, rounded up to the end of its bucket. `None` before
     /// there are enough samples.
     #[must_use]
     pub fn p99(&self) -> Option<u64> {
+        self.p99
+    }
+
+    fn estimate(&self) -> Option<u64> {
         if self.total < SAMPLES_MIN {
             return None;
         }

@@ -14,7 +14,7 @@
 //! What is not left to this round: refusals (this node's record may be out of date) and keys whose register has
 //! expired (an increment then starts a new register).
 
-use gyre_storage::{Body, Cell, KeyRef, Record, UnixMillis, Version, View, parse_integer};
+use gyre_storage::{Body, Cell, KeyRef, Record, RecordBuilder, UnixMillis, Version, View, parse_integer};
 
 use super::context::{Context, Event, Step};
 use super::read::Known;
@@ -74,7 +74,9 @@ impl AddRound {
         let version = cx.env.stamp_after(cx.now, record.newest_version());
         let row = row.row(key, version);
         debug_assert!(matches!(row.body, Body::Counter { .. }), "only counter rows go to counter cells");
-        let record = record.merge(&Record::of_row(&row));
+        let mut with_row = RecordBuilder::from(record);
+        with_row.add(&row);
+        let record = with_row.build();
         let mut add = AddRound {
             replicas,
             round,

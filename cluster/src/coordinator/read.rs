@@ -99,6 +99,20 @@ impl ReadRound {
         read
     }
 
+    /// A read that this node alone decides, once it has its record from the disk.
+    pub(crate) fn waiting_here<S: Shell>(
+        cx: &mut Context<'_, S>,
+        replicas: Replicas,
+        round: u8,
+    ) -> ReadRound {
+        let mut read = ReadRound::new(cx, replicas, 1, round);
+        if let Some(index) = replicas.index_of(cx.env.config.node) {
+            read.set(index, Answer::RecordAsked);
+        }
+        read.set_alarm(cx);
+        read
+    }
+
     /// Continues where the digests of a write's acknowledgements disagreed: `known` says which replicas hold `record`
     /// (the others that were heard of are asked for theirs).
     pub(crate) fn resolve<S: Shell>(
