@@ -13,7 +13,7 @@ use gyre_cluster::ring::{Ring, RingMember};
 use gyre_cluster::time::Now;
 use gyre_storage::KeyRef;
 
-use crate::checker::{Action, Checker, is_counter};
+use crate::checker::{Action, Checker, is_counter, is_loose_counter};
 use crate::machine::{Batch, Machine, SimShell, node_id};
 use crate::network::{Event, Local, Network, Worker};
 
@@ -234,6 +234,9 @@ impl Simulation {
 
     fn choose(&mut self, key: usize) -> Action {
         let delta = 1 + self.network.random.below(9) as i64;
+        if is_loose_counter(key) {
+            return if delta < 4 { Action::GetOne } else { Action::AddOne { delta } };
+        }
         match (is_counter(key), self.network.random.below(10)) {
             (true, 0..6) => Action::Add { delta },
             (true, _) | (false, 0..4) => Action::Get,
@@ -265,6 +268,10 @@ impl Simulation {
                 Action::SetOne => drop(core.write(shell, now, tag, key, value, None, Consistency::One)),
                 Action::Delete { .. } => drop(core.write(shell, now, tag, key, None, None, QUORUM)),
                 Action::Add { delta } => core.modify(shell, now, tag, key, &Modify::Add { delta }, levels),
+                Action::AddOne { delta } => {
+                    let levels = (Consistency::One, Consistency::One);
+                    core.modify(shell, now, tag, key, &Modify::Add { delta }, levels);
+                }
                 Action::Append => {
                     let modify = Modify::Append { value: b"x" };
                     core.modify(shell, now, tag, key, &modify, levels);
@@ -406,7 +413,7 @@ impl Simulation {
                 let tag = self.invoke(CLIENTS, at, key, action);
                 let outcome = self.outcome_of(tag);
                 let Outcome::Record(record) = outcome else { panic!("a healed cluster failed: {outcome:?}") };
-                self.checker.final_counter(key, &record);
+                self.checker.final_counter(key, &record, action == Action::GetAll);
                 if action == Action::GetAll && record.view(self.network.now(0).wall).is_some() {
                     live.push(format!("key-{key}").into_bytes());
                 }
