@@ -130,7 +130,7 @@ impl Context {
     }
 
     /// How many replicas have acknowledged every write of this connection, as soon as that are `wanted`, or after
-    /// `within`. Waits no longer than answers to its writes can come; without a write all replicas count.
+    /// `within`. Waits no longer than answers to its writes can come; without a write all live replicas count.
     pub async fn acknowledged(&self, wanted: usize, within: Option<Duration>) -> usize {
         let answers_end =
             Duration::from_millis(self.node().config.load().request_timeout_ms.saturating_mul(2));
@@ -138,17 +138,23 @@ impl Context {
         let mut connections = self.worker.connections().into_iter();
         let own = connections.find(|connection| connection.session.borrow().settings.id == self.session);
         drop(connections);
-        let everywhere = self.node().ring.load().replicas_per_slot();
         loop {
             let count = own.as_ref().and_then(|own| {
                 self.worker.step(|turn| own.session.borrow().acknowledgements.count(turn.core))
             });
-            let acked = count.unwrap_or(everywhere);
+            let acked = count.unwrap_or_else(|| self.live_replicas());
             if acked >= wanted || Instant::now() >= deadline {
                 return acked;
             }
             tokio::time::sleep(ACKNOWLEDGEMENT_POLL).await;
         }
+    }
+
+    /// How many replicas a key has now, at most.
+    fn live_replicas(&self) -> usize {
+        let ring = self.node().ring.load();
+        let live = ring.members().iter().filter(|id| self.node().peers.is_up(**id)).count();
+        live.min(ring.replicas_per_slot())
     }
 
     /// Syncs this node's write-ahead log. Answers whether the disk took it.
