@@ -26,6 +26,15 @@ pub fn tag_of(index: u32, sequence: u32) -> Tag {
     Tag(u64::from(index) << 32 | u64::from(sequence))
 }
 
+/// The session's place and the command's sequence number of [`tag_of`]; `None` if `tag` is a task's.
+pub fn session_of(tag: Tag) -> Option<(u32, u32)> {
+    if tag.0 & TASK != 0 {
+        return None;
+    }
+    let index = u32::try_from(tag.0 >> 32).unwrap_or(u32::MAX);
+    Some((index, u32::try_from(tag.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX)))
+}
+
 /// Whom an outcome is for.
 pub enum Receiver {
     /// A command of a session.
@@ -111,11 +120,10 @@ impl Shell {
         (Tag(TASK | self.tasks.insert(sender) as u64), receiver)
     }
 
-    /// Whom the outcome of `tag` is for.
+    /// Whom the outcome of `tag` is for. To be asked once for each tag: a task's place is another's after that.
     pub fn receiver(&mut self, tag: Tag) -> Receiver {
-        if tag.0 & TASK == 0 {
-            let sequence = u32::try_from(tag.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-            return Receiver::Session { index: u32::try_from(tag.0 >> 32).unwrap_or(u32::MAX), sequence };
+        if let Some((index, sequence)) = session_of(tag) {
+            return Receiver::Session { index, sequence };
         }
         let key = usize::try_from(tag.0 & !TASK).unwrap_or(usize::MAX);
         self.tasks.try_remove(key).map_or(Receiver::Gone, Receiver::Task)

@@ -7,7 +7,7 @@ use gyre_cluster::coordinator::Ticket;
 use gyre_cluster::message::ScanRange;
 use gyre_storage::{KeyRef, Record, StorageError, Store, UnixMillis};
 
-use crate::worker::shell::{DiskRead, DiskScan, Receiver};
+use crate::worker::shell::{DiskRead, DiskScan, Receiver, session_of};
 use crate::worker::{Turn, Worker};
 
 /// How often a turn delivers and commits before it flushes, while answers make new requests go on.
@@ -69,10 +69,10 @@ impl Worker {
             turn.shell.finished = finished;
         }
         for (tag, acked) in std::mem::take(&mut turn.shell.settled) {
-            if let Receiver::Session { index, sequence } = turn.shell.receiver(tag) {
-                if let Some(connection) = self.connection(index) {
-                    connection.session.borrow_mut().settled(sequence, acked);
-                }
+            // Only WAIT, a session's command, wants to know; a task has its outcome, and its place may be another's.
+            let Some((index, sequence)) = session_of(tag) else { continue };
+            if let Some(connection) = self.connection(index) {
+                connection.session.borrow_mut().settled(sequence, acked);
             }
         }
     }
