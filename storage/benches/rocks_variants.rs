@@ -3,7 +3,8 @@
 //! `cargo bench -p gyre-storage --features rocksdb --bench rocks_variants -- [seconds] [threads] [name part]`
 //!
 //! 64-byte values under random keys of a million, batches of 16, each batch one write and one hand-over of the log
-//! to the operating system. Processor time includes flushes and compactions: on a machine whose cores are all busy it
+//! to the operating system. (Unordered writes are not among them: with manual WAL flushes 11.8.1 waits for ever when it
+//! switches memtables.) Processor time includes flushes and compactions: on a machine whose cores are all busy it
 //! is what bounds the throughput.
 
 use std::time::{Duration, Instant};
@@ -32,7 +33,6 @@ fn variants() -> Vec<Variant> {
             o.set_allow_concurrent_memtable_write(false);
             o.set_memtable_prefix_bloom_ratio(0.02);
         }),
-        variant("unordered writes", |o, _| o.set_unordered_write(true)),
         variant("pipelined writes", |o, _| o.set_enable_pipelined_write(true)),
         variant("memtable bloom 0.02", |o, _| o.set_memtable_prefix_bloom_ratio(0.02)),
         variant("memtable 8 MiB", |o, _| o.set_write_buffer_size(8 << 20)),
@@ -48,9 +48,21 @@ fn variants() -> Vec<Variant> {
                 branching_factor: 4,
             });
         }),
-        variant("hash linked list", |o, _| {
+        variant("hash linked list, 1 M buckets", |o, _| {
             o.set_allow_concurrent_memtable_write(false);
             o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 20 });
+        }),
+        variant("hash linked list, 256 k buckets", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 18 });
+        }),
+        variant("hash linked list, 64 k buckets", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 16 });
+        }),
+        variant("hash linked list, 16 k buckets", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 14 });
         }),
         variant("vector", |o, _| {
             o.set_allow_concurrent_memtable_write(false);

@@ -63,7 +63,8 @@ fn main() {
     measure("try_read, engine", || try_reads(&store, time / 2));
     measure("read of absent keys", || absent_reads(&store, time / 4));
     measure("count_keys", || store.count_keys(0, 0, PREFIX_END, UnixMillis(1)).expect("a count"));
-    measure("scan, pages of 1000", || scan_all(&store));
+    measure("scan, pages of 1000", || scan_all(&store, 1000, usize::MAX));
+    measure("scan, pages of 10 (per key)", || scan_all(&store, 10, 300));
     measure("compact", || store.compact().map(|()| KEYS).expect("a compaction"));
     measure("read, engine, compacted", || reads(&store, time / 2));
     measure("count_keys, compacted", || store.count_keys(0, 0, PREFIX_END, UnixMillis(1)).expect("a count"));
@@ -199,12 +200,15 @@ fn absent_reads(store: &Store, time: Duration) -> u64 {
     })
 }
 
-fn scan_all(store: &Store) -> u64 {
-    let (mut next, mut keys) = (Some(0), 0);
-    while let Some(from) = next {
-        let page = store.scan(Some(0), from, PREFIX_END, 1000, 1 << 20, true).expect("a page");
+fn scan_all(store: &Store, keys_max: usize, pages_max: usize) -> u64 {
+    let (mut next, mut keys, mut pages) = (Some(0), 0, 0);
+    while let Some(from) = next
+        && pages < pages_max
+    {
+        let page = store.scan(Some(0), from, PREFIX_END, keys_max, 1 << 20, true).expect("a page");
         keys += page.entries.len() as u64;
         next = page.next;
+        pages += 1;
     }
     keys
 }

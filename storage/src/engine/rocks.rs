@@ -3,6 +3,9 @@
 mod tuning;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use rocksdb::{
     AsColumnFamilyRef, ColumnFamilyDescriptor, DB, DBRawIterator, ErrorKind, Options, ReadOptions, ReadTier,
@@ -18,12 +21,17 @@ use crate::stats::EngineStats;
 
 /// How many levels `stats` reports.
 const LEVELS: usize = 7;
+/// Rows of the memtable that a range walk may have to sort.
+const UNSORTED_ROWS_MAX: u64 = 1_000;
+/// How often walks may have the memtable written to a file.
+const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The engine on a RocksDB database.
 pub(crate) struct Rocks {
     db: DB,
     to_os: WriteOptions,
     to_disk: WriteOptions,
+    settled: Mutex<Option<Instant>>,
 }
 
 impl Rocks {
@@ -41,7 +49,7 @@ impl Rocks {
             .map_err(|error| opening_failed(&error, dir))?;
         let mut to_disk = WriteOptions::default();
         to_disk.set_sync(true);
-        let rocks = Rocks { db, to_os: WriteOptions::default(), to_disk };
+        let rocks = Rocks { db, to_os: WriteOptions::default(), to_disk, settled: Mutex::new(None) };
         rocks.check_family_ids()?;
         Ok(rocks)
     }
@@ -66,6 +74,23 @@ impl Rocks {
         self.db
             .cf_handle(family.name())
             .ok_or_else(|| StorageError::damaged(format!("column family {} is missing", family.name())))
+    }
+
+    /// Keeps range walks cheap. The hash memtable of the row family has no order: an ordered walk sorts a copy of it
+    /// first, about a microsecond a row. So before a walk a memtable of more than [`UNSORTED_ROWS_MAX`] rows is
+    /// written to a file, once in [`SETTLE_INTERVAL`] at most: a scan of many pages pays once while nobody writes,
+    /// and under writes each page sorts what came since.
+    fn settle_for_walk(&self) -> Result<(), StorageError> {
+        if self.integer(properties::NUM_ENTRIES_ACTIVE_MEM_TABLE) <= UNSORTED_ROWS_MAX {
+            return Ok(());
+        }
+        let mut settled = self.settled.lock();
+        if settled.is_some_and(|at| at.elapsed() < SETTLE_INTERVAL) {
+            return Ok(());
+        }
+        self.db.flush().map_err(failed)?;
+        *settled = Some(Instant::now());
+        Ok(())
     }
 
     fn integer(&self, name: &rocksdb::properties::PropName) -> u64 {
@@ -111,7 +136,10 @@ impl Engine for Rocks {
             options.set_iterate_upper_bound(end);
         }
         let iterator = match family {
-            Family::Rows => self.db.raw_iterator_opt(options),
+            Family::Rows => {
+                self.settle_for_walk()?;
+                self.db.raw_iterator_opt(options)
+            }
             family => self.db.raw_iterator_cf_opt(&self.family(family)?, options),
         };
         let mut cursor = RocksCursor(iterator);

@@ -5,7 +5,8 @@ use std::ffi::CStr;
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{
-    BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, DBRecoveryMode, Options, SliceTransform,
+    BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, DBRecoveryMode, MemtableFactory,
+    Options, SliceTransform,
 };
 
 use crate::batch::Family;
@@ -20,6 +21,9 @@ const BLOOM_BITS: f64 = 10.0;
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
 /// Memtables that may wait for their flush, the active one included, before writes stop.
 const MEMTABLES_MAX: i32 = 4;
+/// One hash bucket of the memtable for so many bytes, about two rows of short values. More buckets do not make writes
+/// cheaper, but every ordered walk passes them all.
+const MEMTABLE_BYTES_PER_BUCKET: usize = 256;
 /// Level-0 files before they are merged, before writes slow down, and before they stop.
 const LEVEL0_FILES: [i32; 3] = [4, 24, 48];
 const BLOCK_BYTES: usize = 8 << 10;
@@ -63,6 +67,11 @@ impl Tuned {
         // a filter on it works like one on whole keys without calling back into Rust.
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(PREFIX_BYTES));
         options.set_compaction_filter_factory(FilterFactory(self.horizons.clone()));
+        // A third less processor time per row than the skip list, flush and compaction included, and cheaper reads.
+        // What it cannot do well is walk a range: see `Rocks::settle_for_walk`.
+        options.set_memtable_factory(MemtableFactory::HashLinkList {
+            bucket_count: self.memtable_bytes / MEMTABLE_BYTES_PER_BUCKET,
+        });
         options
     }
 
@@ -98,6 +107,8 @@ fn database(options: &StoreOptions) -> Options {
     let mut database = Options::default();
     database.create_if_missing(true);
     database.create_missing_column_families(true);
+    // The hash memtable has one writer; commits that meet are written by the first of them.
+    database.set_allow_concurrent_memtable_write(false);
     database.set_max_background_jobs(i32::try_from(options.background_jobs.max(2)).unwrap_or(i32::MAX));
     // The log is handed to the operating system once per commit, by `Rocks::write`.
     database.set_manual_wal_flush(true);
