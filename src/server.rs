@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use gyre_storage::{Store, StoreOptions};
+use gyre_storage::{FsyncPolicy, Store, StoreOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::rules::PROTECTED_MODE_TEXT;
@@ -177,10 +177,10 @@ fn prepare(node: &Node, stream: &TcpStream) -> io::Result<()> {
 fn sync_every_second(node: &Node, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         thread::park_timeout(SYNC_EVERY);
-        if node.config.load().appendfsync == gyre_storage::FsyncPolicy::EverySecond {
-            if let Err(error) = node.store.sync() {
-                tracing::error!(%error, "cannot sync the write-ahead log: this node no longer acknowledges writes");
-            }
+        if node.config.load().appendfsync == FsyncPolicy::EverySecond
+            && let Err(error) = node.store.sync()
+        {
+            tracing::error!(%error, "cannot sync the write-ahead log: this node no longer acknowledges writes");
         }
     }
 }

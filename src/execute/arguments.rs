@@ -13,6 +13,11 @@ impl Arguments {
         self.ends.len()
     }
 
+    /// Whether there is none, not even a command name.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// Argument `index` (0 is the command name), or an empty slice past the end: arity was checked before.
     pub fn get(&self, index: usize) -> &[u8] {
         let start =

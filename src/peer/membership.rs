@@ -32,7 +32,7 @@ const META_PROMISE: &str = "forming-promise";
 pub struct Membership {
     forming: RefCell<Option<Forming>>,
     /// Fresh nodes outside the seeds that are dialled already.
-    dialled: RefCell<HashSet<NodeId>>,
+    dialled: RefCell<HashSet<(NodeId, String)>>,
 }
 
 /// Begins: rejoins the cluster that the disk knows, or begins to form one. Worker 0 only.
@@ -103,8 +103,9 @@ fn perform(worker: &Rc<Worker>, effects: Vec<Effect>) {
             }
             Effect::Send { to, message } => worker.step(|turn| send(turn, to, &message)),
             Effect::Dial { node, addr } => {
-                if worker.membership.dialled.borrow_mut().insert(node) {
-                    spawn_local(keep(Rc::clone(worker), Target::Fresh(node, addr.to_string())));
+                let address = addr.to_string();
+                if worker.membership.dialled.borrow_mut().insert((node, address.clone())) {
+                    spawn_local(keep(Rc::clone(worker), Target::Fresh(node, address)));
                 }
             }
             Effect::Join(topology) => join(worker, topology),
@@ -262,6 +263,10 @@ pub fn linked(worker: &Rc<Worker>, peer: &Peer, target: &Target) {
         worker.step(|turn| {
             let clock = turn.node.clock.now();
             turn.shell.outboxes.send(peer.identity.node, &Message::Topology { bytes: &bytes }, clock);
+            if peer.identity.cluster_id == 0 {
+                // A node that lost its disk must hear of the cluster before it forms another.
+                send(turn, peer.identity.node, &FormingMessage::Formed { cluster_id: topology.cluster_id });
+            }
         });
     }
 }
@@ -284,7 +289,7 @@ pub fn broadcast(worker: &Rc<Worker>) {
     if let (0, Some(topology)) = (worker.index, topology.as_ref()) {
         let bytes = topology.encode();
         worker.step(|turn| {
-            turn.shell.outboxes.broadcast(&Message::Topology { bytes: &bytes }, turn.node.clock.now())
+            turn.shell.outboxes.broadcast(&Message::Topology { bytes: &bytes }, turn.node.clock.now());
         });
     }
 }

@@ -77,7 +77,9 @@ fn set(
     }
     let sequence = session.begin(command, key.hash64(), Access::Blind, Render::Ok, turn);
     let (tag, level) = (session.tag(sequence), session.settings.levels.write);
-    if let Some(op) = turn.core.write(turn.shell, turn.now, tag, key, Some(value), expiry, level) {
+    // A time that has passed deletes, as in Redis.
+    let value = Some(value).filter(|_| expiry.is_none_or(|at| at > turn.now.wall));
+    if let Some(op) = turn.core.write(turn.shell, turn.now, tag, key, value, expiry, level) {
         session.acknowledgements.started(sequence, op);
     }
     Taken::Yes

@@ -112,6 +112,11 @@ impl ClientRegistry {
         self.clients.lock().remove(&id);
     }
 
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.clients.lock().is_empty()
+    }
+
     /// How many connections there are.
     pub fn len(&self) -> usize {
         self.clients.lock().len()
