@@ -6,6 +6,7 @@
 //! to the operating system. (Unordered writes are not among them: with manual WAL flushes 11.8.1 waits for ever when it
 //! switches memtables.) Processor time includes flushes and compactions: on a machine whose cores are all busy it
 //! is what bounds the throughput.
+#![allow(clippy::indexing_slicing, reason = "a benchmark that is wrong may stop")]
 
 use std::time::{Duration, Instant};
 
@@ -40,10 +41,34 @@ fn variants() -> Vec<Variant> {
         variant("memtable 32 MiB", |o, _| o.set_write_buffer_size(32 << 20)),
         variant("memtable 256 MiB", |o, _| o.set_write_buffer_size(256 << 20)),
         variant("huge pages", |o, _| o.set_memtable_huge_page_size(2 << 20)),
-        variant("hash skip list", |o, _| {
+        variant("hash skip list, 1 M buckets, height 4", |o, _| {
             o.set_allow_concurrent_memtable_write(false);
             o.set_memtable_factory(MemtableFactory::HashSkipList {
                 bucket_count: 1 << 20,
+                height: 4,
+                branching_factor: 4,
+            });
+        }),
+        variant("hash skip list, 256 k buckets, height 4", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashSkipList {
+                bucket_count: 1 << 18,
+                height: 4,
+                branching_factor: 4,
+            });
+        }),
+        variant("hash skip list, 256 k buckets, height 2", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashSkipList {
+                bucket_count: 1 << 18,
+                height: 2,
+                branching_factor: 4,
+            });
+        }),
+        variant("hash skip list, 64 k buckets, height 4", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashSkipList {
+                bucket_count: 1 << 16,
                 height: 4,
                 branching_factor: 4,
             });
@@ -56,6 +81,10 @@ fn variants() -> Vec<Variant> {
             o.set_allow_concurrent_memtable_write(false);
             o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 18 });
         }),
+        variant("hash linked list, 128 k buckets", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 17 });
+        }),
         variant("hash linked list, 64 k buckets", |o, _| {
             o.set_allow_concurrent_memtable_write(false);
             o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 16 });
@@ -63,6 +92,27 @@ fn variants() -> Vec<Variant> {
         variant("hash linked list, 16 k buckets", |o, _| {
             o.set_allow_concurrent_memtable_write(false);
             o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 14 });
+        }),
+        variant("hash linked list, 16 MiB, 4 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 15 });
+            o.set_write_buffer_size(16 << 20);
+            o.set_max_write_buffer_number(4 * 3);
+            o.set_min_write_buffer_number_to_merge(4);
+        }),
+        variant("hash linked list, 8 MiB, 8 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 14 });
+            o.set_write_buffer_size(8 << 20);
+            o.set_max_write_buffer_number(8 * 3);
+            o.set_min_write_buffer_number_to_merge(8);
+        }),
+        variant("hash linked list, 4 MiB, 8 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 13 });
+            o.set_write_buffer_size(4 << 20);
+            o.set_max_write_buffer_number(8 * 3);
+            o.set_min_write_buffer_number_to_merge(8);
         }),
         variant("vector", |o, _| {
             o.set_allow_concurrent_memtable_write(false);
@@ -109,7 +159,7 @@ fn measure(variant: &Variant, threads: u64, time: Duration) {
             .collect();
         workers.into_iter().map(|worker| worker.join().expect("a worker")).sum()
     });
-    let wall = began.elapsed().as_nanos() as u64;
+    let wall = nanos(began.elapsed());
     let cpu = cpu_nanos() - cpu;
     println!("{:32} {:>10} {:>12} {:>12}", variant.name, rows * 1_000_000 / wall, wall / rows, cpu / rows);
 }
@@ -149,4 +199,8 @@ fn cpu_nanos() -> u64 {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
     (ticks(11) + ticks(12)) * 10_000_000
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

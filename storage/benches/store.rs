@@ -1,6 +1,7 @@
 //! What the store costs: commits, cached reads, reads from the memtable and from the block cache, scans.
 //!
 //! `cargo bench -p gyre-storage --features rocksdb --bench store -- [seconds] [threads]`
+#![allow(clippy::indexing_slicing, reason = "a benchmark that is wrong may stop")]
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ fn name(number: u64) -> [u8; 16] {
     let mut key = *b"key:000000000000";
     let mut rest = number;
     for digit in key[4..].iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
+        *digit = b"0123456789"[(rest % 10) as usize];
         rest /= 10;
     }
     key
@@ -49,6 +50,18 @@ fn main() {
 
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = Store::open(&options(dir.path())).expect("a store");
+    if arguments.get(2).is_some_and(|what| what == "hot") {
+        fill(&store, 100_000);
+        measure("placing keys alone", || placed_keys(time / 2));
+        measure("read, row cache, warm 100 k keys", || hot_reads(&store, time));
+        return;
+    }
+    if arguments.get(2).is_some_and(|what| what == "commit") {
+        measure("commit, 16 rows of 64 B", || {
+            on_threads(threads, |thread| commits(&store, thread, time, BATCH))
+        });
+        return;
+    }
     measure("batch push alone", || push_alone(time / 4));
     measure("commit, 16 rows of 64 B", || on_threads(threads, |thread| commits(&store, thread, time, BATCH)));
     measure("commit, 1 row", || on_threads(threads, |thread| commits(&store, thread + 50, time / 2, 1)));
@@ -80,7 +93,7 @@ fn main() {
 fn measure(name: &str, work: impl FnOnce() -> u64) {
     let (began, cpu) = (Instant::now(), cpu_nanos());
     let done = work().max(1);
-    let (wall, cpu) = (began.elapsed().as_nanos() as u64, cpu_nanos() - cpu);
+    let (wall, cpu) = (nanos(began.elapsed()), cpu_nanos() - cpu);
     println!("{:44} {:>10.1} {:>12} {:>12}", name, done as f64 * 1e6 / wall as f64, wall / done, cpu / done);
 }
 
@@ -121,7 +134,7 @@ fn commits(store: &Store, thread: u64, time: Duration, batch_rows: u64) -> u64 {
     let mut batch = store.batch();
     let (began, mut rows) = (Instant::now(), 0);
     // Versions rise over the runs of the program's one process; each thread is a coordinator.
-    let start = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64) << 16;
+    let start = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| nanos(since) / 1_000_000) << 16;
     while began.elapsed() < time {
         for _ in 0..batch_rows {
             rows += 1;
@@ -183,6 +196,14 @@ fn hot_reads(store: &Store, time: Duration) -> u64 {
     })
 }
 
+fn placed_keys(time: Duration) -> u64 {
+    let mut random = Random(3);
+    repeat(time, || {
+        let key = name(random.next() % 100_000);
+        std::hint::black_box(KeyRef::new(0, &key));
+    })
+}
+
 fn memtable_reads(store: &Store, time: Duration, keys: u64) -> u64 {
     let mut random = Random(3);
     repeat(time, || {
@@ -219,4 +240,8 @@ fn cpu_nanos() -> u64 {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
     (ticks(11) + ticks(12)) * 10_000_000
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

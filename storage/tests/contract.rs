@@ -1,4 +1,11 @@
 //! What every engine must do: one suite, run on each.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test that is wrong fails"
+)]
 
 mod common;
 

@@ -2,6 +2,13 @@
 //!
 //! The test binary starts itself again as the victim, which commits numbered rows and prints each number once its
 //! commit has returned. Everything the parent read before and after the kill must be there when it reopens the store.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test that is wrong fails"
+)]
 #![cfg(feature = "rocksdb")]
 
 mod common;

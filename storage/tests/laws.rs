@@ -1,5 +1,12 @@
 //! The laws of `apply`, on whole stores and random histories: rows may arrive in any order, more than once, in any
 //! batches, and every engine ends with the same records.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test that is wrong fails"
+)]
 
 mod common;
 

@@ -27,7 +27,9 @@ fn row(key: usize, cell: Cell, hlc: u64, base: u64) -> Row<'static> {
     let version = Version { hlc: Hlc(hlc), node: 1 };
     let body = match cell {
         Cell::Register => Body::Value(b"value"),
-        Cell::Counter { .. } => Body::Counter { base: Version { hlc: Hlc(base), node: 1 }, sum: hlc as i64 },
+        Cell::Counter { .. } => {
+            Body::Counter { base: Version { hlc: Hlc(base), node: 1 }, sum: hlc.cast_signed() }
+        }
     };
     Row { key: KeyRef::new(0, KEYS[key]), cell, version, expiry: Some(UnixMillis(9)), body }
 }
@@ -76,21 +78,21 @@ impl World {
         let shown = self.shown.entry(key).or_default().clone();
         let floor = [finished, shown];
         match self.cache.get_hashed(KeyRef::new(0, KEYS[key]), HASH) {
-            Lookup::Hit(record) => self.show(key, record, &floor),
+            Lookup::Hit(record) => self.show(key, &record, &floor),
             Lookup::Miss(ticket) => self.doing.push(Doing::Read { key, ticket, floor, record: None }),
         }
     }
 
     /// A client is shown `record`: it holds no unwritten row, and every row that was finished, or had been shown to
     /// someone, when the read began.
-    fn show(&mut self, key: usize, record: Record, floor: &[Record; 2]) {
+    fn show(&mut self, key: usize, record: &Record, floor: &[Record; 2]) {
         let written = self.model.written.entry(key).or_default().clone();
-        assert!(covers(&written, &record), "invented: {record:?} beside {written:?}");
+        assert!(covers(&written, record), "invented: {record:?} beside {written:?}");
         for older in floor {
-            assert!(covers(&record, older), "stale: {record:?} lacks of {older:?}");
+            assert!(covers(record, older), "stale: {record:?} lacks of {older:?}");
         }
         let shown = self.shown.entry(key).or_default();
-        *shown = shown.merge(&record);
+        *shown = shown.merge(record);
     }
 
     /// Takes the next step of one thing under way.
@@ -124,7 +126,7 @@ impl World {
             }
             Doing::Read { key, ticket, floor, record: Some(record) } => {
                 let shown = self.cache.fill_hashed(KeyRef::new(0, KEYS[key]), HASH, ticket, record);
-                self.show(key, shown, &floor);
+                self.show(key, &shown, &floor);
                 None
             }
         };

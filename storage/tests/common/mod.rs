@@ -1,4 +1,11 @@
 //! What the storage tests share: disks to open stores on, and rows.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a test that is wrong fails"
+)]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use gyre_storage::{

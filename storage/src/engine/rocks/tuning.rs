@@ -21,9 +21,9 @@ const BLOOM_BITS: f64 = 10.0;
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
 /// Memtables that may wait for their flush, the active one included, before writes stop.
 const MEMTABLES_MAX: i32 = 4;
-/// One hash bucket of the memtable for so many bytes, about two rows of short values. More buckets do not make writes
+/// One hash bucket of the memtable for so many bytes, about four rows of short values. More buckets do not make writes
 /// cheaper, but every ordered walk passes them all.
-const MEMTABLE_BYTES_PER_BUCKET: usize = 256;
+const MEMTABLE_BYTES_PER_BUCKET: usize = 512;
 /// Level-0 files before they are merged, before writes slow down, and before they stop.
 const LEVEL0_FILES: [i32; 3] = [4, 24, 48];
 const BLOCK_BYTES: usize = 8 << 10;
