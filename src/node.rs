@@ -99,7 +99,7 @@ impl Node {
             clock: Arc::new(clock),
             ring: ArcSwap::from_pointee(ring),
             topology: ArcSwap::from_pointee(topology),
-            peers: PeerTable::new(id),
+            peers: PeerTable::new(id, mailboxes.len()),
             clients: ClientRegistry::default(),
             locks: KeyLocks::default(),
             metrics: Metrics::new(mailboxes.len()),

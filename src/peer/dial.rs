@@ -98,8 +98,22 @@ pub async fn keep(worker: Rc<Worker>, target: Target) {
                 }
             }
         }
-        tokio::time::sleep(retry).await;
+        pause(&worker, &target, retry).await;
         retry = (retry * 2).min(RETRY_MAX);
+    }
+}
+
+/// Waits before the next try: `at_most` long, or until the peer greets us, which it does as soon as it is back.
+async fn pause(worker: &Worker, target: &Target, at_most: Duration) {
+    let greetings = || match target {
+        Target::Member(id) | Target::Fresh(id, _) => worker.node().peers.greetings(*id),
+        Target::Seed(_) => 0,
+    };
+    let (before, mut waited) = (greetings(), Duration::ZERO);
+    while waited < at_most && greetings() == before {
+        let step = RETRY_MIN.min(at_most - waited);
+        tokio::time::sleep(step).await;
+        waited += step;
     }
 }
 

@@ -36,7 +36,10 @@ pub fn accept(worker: &Rc<Worker>, stream: StdTcpStream) {
     spawn_local(async move {
         let Ok(mut stream) = TcpStream::from_std(stream) else { return };
         match greet::accepted(&mut stream, worker.node(), worker.index).await {
-            Ok((peer, rest)) => serve(worker, stream, peer, rest).await,
+            Ok((peer, rest)) => {
+                worker.node().peers.greeted(peer.identity.node);
+                serve(worker, stream, peer, rest).await;
+            }
             Err(error) => tracing::debug!(%error, "a connection to the peer port came to nothing"),
         }
     });

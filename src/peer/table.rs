@@ -52,24 +52,37 @@ impl LinkStatistics {
 struct Peer {
     /// How many workers have a link to it.
     links: usize,
+    /// How often it has greeted us.
+    greetings: u64,
     statistics: Arc<LinkStatistics>,
 }
 
 /// All peers this node has ever been connected to.
 pub struct PeerTable {
     own: NodeId,
+    workers: usize,
     peers: RwLock<BTreeMap<NodeId, Peer>>,
 }
 
 impl PeerTable {
-    /// The table of node `own`, without peers.
-    pub fn new(own: NodeId) -> PeerTable {
-        PeerTable { own, peers: RwLock::default() }
+    /// The table of node `own` with so many workers, without peers.
+    pub fn new(own: NodeId, workers: usize) -> PeerTable {
+        PeerTable { own, workers, peers: RwLock::default() }
     }
 
-    /// Whether some worker has a link to `node`. This node itself is always up.
+    /// Whether every worker has a link to `node`, so that all clients are served by it. This node itself is always up.
     pub fn is_up(&self, node: NodeId) -> bool {
-        node == self.own || self.peers.read().get(&node).is_some_and(|peer| peer.links > 0)
+        node == self.own || self.peers.read().get(&node).is_some_and(|peer| peer.links >= self.workers)
+    }
+
+    /// `node` has greeted us: it lives.
+    pub fn greeted(&self, node: NodeId) {
+        self.peers.write().entry(node).or_default().greetings += 1;
+    }
+
+    /// How often `node` has greeted us since we started.
+    pub fn greetings(&self, node: NodeId) -> u64 {
+        self.peers.read().get(&node).map_or(0, |peer| peer.greetings)
     }
 
     /// The statistics of the traffic to `node`.
@@ -96,7 +109,10 @@ impl PeerTable {
     /// Every peer with whether it is up and the statistics of the traffic to it.
     pub fn all(&self) -> Vec<(NodeId, bool, Arc<LinkStatistics>)> {
         let peers = self.peers.read();
-        peers.iter().map(|(&id, peer)| (id, peer.links > 0, Arc::clone(&peer.statistics))).collect()
+        peers
+            .iter()
+            .map(|(&id, peer)| (id, peer.links >= self.workers, Arc::clone(&peer.statistics)))
+            .collect()
     }
 }
 
@@ -105,15 +121,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_up_while_any_worker_has_a_link() {
+    fn a_peer_is_up_while_every_worker_has_a_link() {
         let (own, peer) = (NodeId(1), NodeId(2));
-        let table = PeerTable::new(own);
+        let table = PeerTable::new(own, 2);
         assert!(table.is_up(own) && !table.is_up(peer));
-        assert!(table.connected(peer));
-        assert!(!table.connected(peer));
-        assert!(!table.disconnected(peer));
-        assert!(table.is_up(peer));
-        assert!(table.disconnected(peer));
+        assert!(table.connected(peer), "the first link");
         assert!(!table.is_up(peer));
+        assert!(!table.connected(peer));
+        assert!(table.is_up(peer) && table.all()[0].1);
+        assert!(!table.disconnected(peer));
+        assert!(!table.is_up(peer));
+        assert!(table.disconnected(peer), "the last link");
+    }
+
+    #[test]
+    fn greetings_are_counted_by_peer() {
+        let table = PeerTable::new(NodeId(1), 1);
+        table.greeted(NodeId(2));
+        table.greeted(NodeId(2));
+        assert_eq!((table.greetings(NodeId(2)), table.greetings(NodeId(3))), (2, 0));
     }
 }

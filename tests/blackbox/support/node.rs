@@ -36,7 +36,7 @@ impl Node {
         command.arg("server").arg("--dir").arg(&self.home);
         command.args(["--port", &self.port.to_string(), "--peer-port", &self.peer_port.to_string()]);
         // Two dozen servers share the machine: few threads, short waits, long time-outs.
-        for (name, value) in [("--workers", "1"), ("--bind", "127.0.0.1"), ("--request-timeout-ms", "20000")]
+        for (name, value) in [("--workers", "2"), ("--bind", "127.0.0.1"), ("--request-timeout-ms", "20000")]
         {
             if !flags.contains(&name) {
                 command.args([name, value]);
