@@ -1,5 +1,6 @@
 //! Versioned rows: what a replica stores, how it orders and merges them, and the engines that keep them.
 
+mod ahead;
 mod batch;
 mod cache;
 mod encode;

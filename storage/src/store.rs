@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::ahead::{self, Ahead};
 use crate::batch::{Batch, Family};
 use crate::cache::{Lookup, RowCache};
 use crate::encode::{decode_row_key, decode_row_value, row_of};
@@ -44,7 +45,10 @@ pub struct Store {
     clock_mark: AtomicU64,
     /// Serialises what is written to the meta family from a state read before.
     documents: Mutex<()>,
-    commits: AtomicU64,
+    ahead: Ahead,
+    /// Commits and raised horizons: begun, and done.
+    writes_begun: AtomicU64,
+    writes_done: AtomicU64,
     rows_committed: AtomicU64,
 }
 
@@ -101,7 +105,9 @@ impl Store {
             poison: OnceLock::new(),
             clock_mark: AtomicU64::new(clock_mark.0),
             documents: Mutex::new(()),
-            commits: AtomicU64::default(),
+            ahead: Ahead::default(),
+            writes_begun: AtomicU64::default(),
+            writes_done: AtomicU64::default(),
             rows_committed: AtomicU64::default(),
         })
     }
@@ -149,12 +155,13 @@ impl Store {
     }
 
     fn write_rows(&self, batch: &mut Batch) -> Result<(), StorageError> {
+        self.writes_begun.fetch_add(1, Ordering::SeqCst);
         for hash in batch.hashes() {
             self.cache.begin(hash);
         }
         let sync = self.fsync == FsyncPolicy::Always;
         self.engine.write(batch.encoded(), sync).map_err(|error| self.fail(&error))?;
-        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.writes_done.fetch_add(1, Ordering::SeqCst);
         self.rows_committed.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let (scratch, rows) = batch.staged();
         for staged in rows {
@@ -211,7 +218,19 @@ impl Store {
         with_values: bool,
     ) -> Result<ScanPage, StorageError> {
         let range = Range { db, from, end, with_values };
-        scan::page(self.engine.as_ref(), &self.horizons, range, keys_max, bytes_max)
+        let writes = self.writes_begun.load(Ordering::SeqCst);
+        if let Some(page) = self.ahead.page(range, keys_max, bytes_max, writes) {
+            return Ok(page);
+        }
+        let walk = |keys, bytes| scan::page(self.engine.as_ref(), &self.horizons, range, keys, bytes);
+        let is_quiet = self.writes_done.load(Ordering::SeqCst) == writes;
+        if !is_quiet || keys_max >= ahead::KEYS {
+            return walk(keys_max, bytes_max);
+        }
+        let page = walk(ahead::KEYS, bytes_max.max(ahead::BYTES))?;
+        let asked = ahead::cut(&page, from, keys_max, bytes_max);
+        self.ahead.keep(range, writes, page);
+        Ok(asked)
     }
 
     /// How many keys of `db` live at `now` with a position prefix in `from..end`. Walks the range: for big ones call
@@ -238,8 +257,10 @@ impl Store {
     pub fn set_horizons(&self, horizons: &[Version]) -> Result<(), StorageError> {
         let _exclusive = self.documents.lock();
         let Some(merged) = self.horizons.merged_with(horizons) else { return Ok(()) };
+        self.writes_begun.fetch_add(1, Ordering::SeqCst);
         self.put_document(META_HORIZONS, &horizon::encode(&merged))?;
         self.horizons.store(merged);
+        self.writes_done.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -287,7 +308,7 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         let [cache_hits, cache_misses, cache_entries, cache_bytes] = self.cache.counts();
         StoreStats {
-            commits: self.commits.load(Ordering::Relaxed),
+            commits: self.writes_done.load(Ordering::Relaxed),
             rows_committed: self.rows_committed.load(Ordering::Relaxed),
             cache_hits,
             cache_misses,

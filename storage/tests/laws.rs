@@ -103,7 +103,7 @@ proptest! {
         let [a, b, c] = [&rows[..third], &rows[third..2 * third], &rows[2 * third..]].map(record);
         prop_assert_eq!(a.merge(&b), b.merge(&a));
         prop_assert_eq!(a.merge(&b).merge(&c), a.merge(&b.merge(&c)));
-        prop_assert_eq!(a.merge(&a), a.clone());
+        prop_assert_eq!(&a.merge(&a), &a);
         let horizon = version(6, 0);
         prop_assert_eq!(
             a.merge(&b).under_horizon(horizon),
