@@ -171,6 +171,9 @@ def progress(client, entry, found):
     seconds = sum(result["ms"] for result in found) / 1000
     verdict = "FAILED " + " ".join(failed) if failed else "ok"
     print(f"{client.name:26}{entry:18}{seconds:6.1f} s  {verdict}", file=sys.stderr, flush=True)
+    for result in found:
+        if not result["ok"]:
+            print(f"    {result['case']}: {result['detail'].strip()[:200]}", file=sys.stderr, flush=True)
 
 
 def flush(addresses):

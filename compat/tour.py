@@ -106,7 +106,7 @@ def restarted(cluster, ports):
     """Everything acknowledged is there on every port, also what a node missed."""
     cluster.start(1)
     cluster.start(2)
-    cluster.wait_ready()
+    wait_serving(cluster, ports)
     for port in ports:
         read(port, "whole")
         read(port, "degraded")
@@ -118,13 +118,20 @@ def restarted(cluster, ports):
     done("nodes restarted: all data is there on every port")
     for index in range(3):
         cluster.start(index)
-    cluster.wait_ready()
+    wait_serving(cluster, ports)
     for port in ports:
         read(port, "whole")
         read(port, "degraded")
         read(port, "healed")
     check(all(is_formed(port, 3) for port in ports), "the cluster is whole")
     done("the whole cluster stopped with SIGTERM and started again: all data is there")
+
+
+def wait_serving(cluster, ports):
+    """Waits until each node reports the cluster and has links to enough replicas to answer at QUORUM."""
+    cluster.wait_ready()
+    for port in ports:
+        wait_until(f"{port} serves QUORUM", lambda p=port: cli(p, "get", "none") == "", NOTICE_SECONDS)
 
 
 def expired(ports, expires):
