@@ -226,3 +226,63 @@ fn take_put(bytes: &[u8]) -> Option<(Put<'_>, &[u8])> {
     let (value, rest) = rest.split_at_checked(value_len)?;
     Some((Put { family, key, value }, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::KeyRef;
+    use crate::row::{Body, Cell};
+    use crate::version::{UnixMillis, Version};
+
+    fn row(expiry: Option<u64>) -> Row<'static> {
+        Row {
+            key: KeyRef::new(3, b"foo"),
+            cell: Cell::Register,
+            version: Version { hlc: Hlc(9), node: 1 },
+            expiry: expiry.map(UnixMillis),
+            body: Body::Value(b"bar"),
+        }
+    }
+
+    #[test]
+    fn row_with_expiry_also_enters_the_index() {
+        let mut batch = Batch::default();
+        batch.push(&row(None));
+        batch.push(&row(Some(7)));
+        batch.put_meta("name", b"bytes");
+        assert_eq!((batch.len(), batch.newest()), (2, Hlc(9)));
+        let encoded = batch.encoded().to_vec();
+        assert_eq!(encoded[8..12], 4u32.to_le_bytes(), "rows, index entry and document");
+        let puts: Vec<Put<'_>> = puts(&encoded).map(Result::unwrap).collect();
+        let families: Vec<Family> = puts.iter().map(|put| put.family).collect();
+        assert_eq!(families, [Family::Rows, Family::Rows, Family::Expiry, Family::Meta]);
+        assert_eq!(puts[2].key[..8], 7u64.to_be_bytes());
+        assert_eq!(puts[2].key[8..], *puts[1].key);
+        assert_eq!((puts[3].key, puts[3].value), (&b"name"[..], &b"bytes"[..]));
+    }
+
+    #[test]
+    fn cleared_batch_is_like_a_new_one_and_keeps_little() {
+        let mut batch = Batch::default();
+        let large = vec![0; 3 * RETAINED_BYTES_MAX];
+        batch.push(&Row { body: Body::Value(&large), ..row(None) });
+        assert!(batch.bytes() > large.len());
+        batch.clear();
+        assert!(batch.is_empty() && batch.newest() == Hlc::ZERO);
+        assert!(batch.data.capacity() <= RETAINED_BYTES_MAX);
+        assert_eq!(batch.encoded(), Batch::default().encoded());
+    }
+
+    #[test]
+    fn damaged_batch_gives_an_error_and_ends() {
+        let mut batch = Batch::default();
+        batch.push(&row(Some(7)));
+        let encoded = batch.encoded().to_vec();
+        for end in HEADER_BYTES + 1..encoded.len() {
+            let results: Vec<_> = puts(&encoded[..end]).collect();
+            assert!(results.len() <= 2);
+            let is_cut_between = results.iter().all(Result::is_ok) && results.len() == 1;
+            assert!(is_cut_between || results.last().is_some_and(Result::is_err), "cut at {end}");
+        }
+    }
+}

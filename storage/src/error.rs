@@ -19,7 +19,7 @@ pub enum StorageError {
         /// What was found where something else was expected.
         what: String,
     },
-    /// The directory was written by another version of the on-disk format. Nothing was changed in it.
+    /// The directory was written by another version of the on-disk format. Its data was not touched.
     #[error("the data directory has on-disk format {found}, this program supports format {supported}")]
     UnknownFormat {
         /// What the directory says.
