@@ -1,3 +1,5 @@
+//! Writers, repairs, readers and evictions interleaved, against a model.
+
 //! The cache against a model: what it answers is the newest record or nothing.
 
 use std::collections::HashMap;

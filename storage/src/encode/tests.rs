@@ -1,3 +1,5 @@
+//! Golden encodings, round trips, damage.
+
 //! Rows to bytes and back; damaged bytes are refused.
 
 use proptest::prelude::*;
