@@ -43,11 +43,14 @@ lint:
 
 unit:
 	cargo test $(PURE)
+	cargo test -p gyre-protocol --bench parse
 	$(WITH_ROCKSDB) cargo test --release -p gyre-storage --features rocksdb
-	$(WITH_ROCKSDB) cargo test --release -p gyre --lib --bins
+	$(WITH_ROCKSDB) cargo test --release -p gyre --lib --bins --test tidy --test commands_page
 
-blackbox: build ## real processes: faults, restarts, the tour of the README
-	$(WITH_ROCKSDB) cargo test --release -p gyre --test '*'
+blackbox: build ## real processes: outages, crashes, concurrency, hostile bytes; the tour; does the benchmark run
+	$(WITH_ROCKSDB) cargo test --release -p gyre --test blackbox
+	python3 compat/tour.py --binary $(GYRE)
+	python3 benches/side_by_side.py --binary $(GYRE) --quick --only set,get --pipelines 16 --out $(TARGET)/bench-quick
 
 compat: build ## existing Redis clients against a three-node cluster: a table client x case
 	python3 compat/run.py --binary $(GYRE)

@@ -33,7 +33,7 @@ fn scan_returns_every_key_once_from_every_node_also_with_one_down() {
     let expected: BTreeMap<String, usize> = (2..KEYS).map(|key| (format!("scan:{key}"), 1)).collect();
     for client in &mut cluster.clients() {
         assert_eq!(scan(client, "COUNT 100"), expected);
-        assert_eq!(client.run("DBSIZE"), Reply::Integer(KEYS as i64 - 2));
+        assert_eq!(client.run("DBSIZE"), Reply::Integer(i64::try_from(KEYS).unwrap() - 2));
     }
     cluster.nodes[1].kill();
     assert_eq!(scan(&mut cluster.client(0), "COUNT 1000"), expected);
