@@ -376,7 +376,7 @@ def terminal(job):
         session.ask("select 3", "OK")
         session.ask("echo there", '"there"')
         session.ask("help get", "Get the value of a key")
-        session.ask("hello 3", '1# "server" => "redis"')
+        session.ask("hello 3", '1# "server" => "redis"', prompt="[3]> ")
         session.type("quit\r")
         equal(session.wait(), 0, "status of the session")
 
