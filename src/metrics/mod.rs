@@ -41,6 +41,11 @@ impl CommandIndex {
     pub fn name(self) -> &'static str {
         CommandId::ALL.get(self.0).map_or("unknown", |id| id.command().name)
     }
+
+    /// Whether the command waits because it was asked to (WAIT), and so is never slow.
+    pub fn waits(self) -> bool {
+        matches!(CommandId::ALL.get(self.0), Some(CommandId::Wait | CommandId::Waitaof))
+    }
 }
 
 impl From<CommandIndex> for usize {

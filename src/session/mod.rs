@@ -122,6 +122,11 @@ impl Session {
     pub fn complete(&mut self, sequence: u32, outcome: &Outcome, turn: &mut Turn<'_>) {
         if let Some((command, started_us)) = self.pipeline.complete(sequence, outcome, turn.now.wall.0) {
             turn.record(command, started_us);
+            match outcome {
+                Outcome::Failed(failure) => turn.count_failure(command, &failure.to_string()),
+                Outcome::Refused(error) => turn.count_failure(command, &error.to_string()),
+                _ => {}
+            }
         }
     }
 
@@ -135,12 +140,14 @@ impl Session {
     ) {
         let done =
             self.pipeline.complete_with(sequence, |out, resp, _| reply.write(&mut Writer::new(out, resp)));
-        if let Reply::Error(text) = reply {
-            turn.count_error(text);
-        }
         if let Some((command, started_us)) = done {
             let micros = turn.record(command, started_us);
-            turn.note_slow(micros, arguments, &self.entry);
+            if let Reply::Error(text) = reply {
+                turn.count_failure(command, text);
+            }
+            if !command.waits() {
+                turn.note_slow(micros, arguments, &self.entry);
+            }
         }
     }
 
@@ -216,7 +223,7 @@ impl Session {
         self.note_command(command, turn);
         turn.record(CommandIndex::of(command), turn.now.mono.0);
         if let Reply::Error(text) = &reply {
-            turn.count_error(text);
+            turn.count_failure(CommandIndex::of(command), text);
         }
         let silent = match (mode_before, self.settings.reply_mode) {
             (ReplyMode::SkipNext, mode) => {

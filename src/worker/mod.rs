@@ -115,7 +115,13 @@ impl Turn<'_> {
         }
     }
 
-    /// Takes an error reply into the statistics (INFO errorstats).
+    /// Takes a command into the statistics that answered an error (INFO errorstats, commandstats).
+    pub fn count_failure(&self, command: CommandIndex, text: &str) {
+        self.worker.metrics.count_failed(command);
+        self.node.metrics.count_error(text);
+    }
+
+    /// Takes an error reply into the statistics that no command made (INFO errorstats).
     pub fn count_error(&self, text: &str) {
         self.node.metrics.count_error(text);
     }
