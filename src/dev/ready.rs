@@ -26,7 +26,12 @@ fn is_formed(cluster_info: &str, nodes: usize) -> Result<(), String> {
         return Err(format!("cluster_state is '{state}'"));
     }
     let known: usize = field("cluster_known_nodes").parse().unwrap_or(0);
-    if known < nodes { Err(format!("it knows {known} of {nodes} nodes")) } else { Ok(()) }
+    if known < nodes {
+        return Err(format!("it knows {known} of {nodes} nodes"));
+    }
+    // Slots without a live majority: its links to the others are still being made.
+    let waiting = field("cluster_slots_pfail");
+    if waiting == "0" { Ok(()) } else { Err(format!("{waiting} slots have no majority yet")) }
 }
 
 #[cfg(test)]
@@ -35,11 +40,13 @@ mod tests {
 
     #[test]
     fn a_ring_has_formed_when_it_is_ok_and_knows_all_nodes() {
-        let info =
-            |state: &str, known: usize| format!("cluster_state:{state}\r\ncluster_known_nodes:{known}\r\n");
-        assert_eq!(is_formed(&info("ok", 3), 3), Ok(()));
-        assert_eq!(is_formed(&info("ok", 2), 3), Err("it knows 2 of 3 nodes".into()));
-        assert_eq!(is_formed(&info("fail", 3), 3), Err("cluster_state is 'fail'".into()));
+        let info = |state: &str, known: usize, pfail: usize| {
+            format!("cluster_state:{state}\r\ncluster_slots_pfail:{pfail}\r\ncluster_known_nodes:{known}\r\n")
+        };
+        assert_eq!(is_formed(&info("ok", 3, 0), 3), Ok(()));
+        assert_eq!(is_formed(&info("ok", 2, 0), 3), Err("it knows 2 of 3 nodes".into()));
+        assert_eq!(is_formed(&info("ok", 3, 9), 3), Err("9 slots have no majority yet".into()));
+        assert_eq!(is_formed(&info("fail", 3, 0), 3), Err("cluster_state is 'fail'".into()));
         assert!(is_formed("", 1).is_err());
     }
 }
