@@ -43,7 +43,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
     let keeper = {
         let (node, stop) = (Arc::clone(&node), Arc::clone(&stop));
         spawn("gyre-sync".into(), move || {
-            sync_every_second(&node, &stop);
+            keep_store(&node, &stop);
             Ok(())
         })?
     };
@@ -173,10 +173,11 @@ fn prepare(node: &Node, stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// `appendfsync everysec`: the write-ahead log reaches the disk once a second.
-fn sync_every_second(node: &Node, stop: &AtomicBool) {
+/// Once a second: tends the store and, with `appendfsync everysec`, brings the write-ahead log to the disk.
+fn keep_store(node: &Node, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         thread::park_timeout(SYNC_EVERY);
+        node.store.tend();
         if node.config.load().appendfsync == FsyncPolicy::EverySecond
             && let Err(error) = node.store.sync()
         {

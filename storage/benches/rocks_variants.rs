@@ -114,6 +114,83 @@ fn variants() -> Vec<Variant> {
             o.set_max_write_buffer_number(8 * 3);
             o.set_min_write_buffer_number_to_merge(8);
         }),
+        variant("hash linked list, 4 MiB, 16 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 4 << 11 });
+            o.set_write_buffer_size(4 << 20);
+            o.set_max_write_buffer_number(16 * 3);
+            o.set_min_write_buffer_number_to_merge(16);
+        }),
+        variant("hash linked list, 2 MiB, 32 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 2 << 11 });
+            o.set_write_buffer_size(2 << 20);
+            o.set_max_write_buffer_number(32 * 3);
+            o.set_min_write_buffer_number_to_merge(32);
+        }),
+        variant("hash linked list, 4 MiB, 4 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 4 << 11 });
+            o.set_write_buffer_size(4 << 20);
+            o.set_max_write_buffer_number(4 * 3);
+            o.set_min_write_buffer_number_to_merge(4);
+        }),
+        variant("hash linked list, 2 MiB, 8 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 2 << 11 });
+            o.set_write_buffer_size(2 << 20);
+            o.set_max_write_buffer_number(8 * 3);
+            o.set_min_write_buffer_number_to_merge(8);
+        }),
+        variant("hash linked list, 1 MiB, 16 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 11 });
+            o.set_write_buffer_size(1 << 20);
+            o.set_max_write_buffer_number(16 * 3);
+            o.set_min_write_buffer_number_to_merge(16);
+        }),
+        variant("skip list, 16 MiB, 4 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_write_buffer_size(16 << 20);
+            o.set_max_write_buffer_number(4 * 3);
+            o.set_min_write_buffer_number_to_merge(4);
+        }),
+        variant("skip list, 8 MiB, 8 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_write_buffer_size(8 << 20);
+            o.set_max_write_buffer_number(8 * 3);
+            o.set_min_write_buffer_number_to_merge(8);
+        }),
+        variant("skip list, 4 MiB, 16 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_write_buffer_size(4 << 20);
+            o.set_max_write_buffer_number(16 * 3);
+            o.set_min_write_buffer_number_to_merge(16);
+        }),
+        variant("skip list, 2 MiB, 32 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_write_buffer_size(2 << 20);
+            o.set_max_write_buffer_number(32 * 3);
+            o.set_min_write_buffer_number_to_merge(32);
+        }),
+        variant("skip list, 4 MiB, 4 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_write_buffer_size(4 << 20);
+            o.set_max_write_buffer_number(4 * 3);
+            o.set_min_write_buffer_number_to_merge(4);
+        }),
+        variant("skip list, 2 MiB, 8 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_write_buffer_size(2 << 20);
+            o.set_max_write_buffer_number(8 * 3);
+            o.set_min_write_buffer_number_to_merge(8);
+        }),
+        variant("skip list, 1 MiB, 16 merged", |o, _| {
+            o.set_allow_concurrent_memtable_write(false);
+            o.set_write_buffer_size(1 << 20);
+            o.set_max_write_buffer_number(16 * 3);
+            o.set_min_write_buffer_number_to_merge(16);
+        }),
         variant("vector", |o, _| {
             o.set_allow_concurrent_memtable_write(false);
             o.set_memtable_factory(MemtableFactory::Vector);

@@ -1,7 +1,7 @@
 //! Reading ahead for scans of small pages.
 //!
-//! `SCAN` asks for ten keys at a time, and the beginning of an ordered walk over a hash memtable costs as much as a
-//! thousand keys. So a walk goes on past a small page, and the rest is kept for the pages that follow, as long as
+//! `SCAN` asks for ten keys at a time, and the beginning of an ordered walk, over every memtable and file, costs as
+//! much as dozens of keys. So a walk goes on past a small page, and the rest is kept for the pages that follow, as long as
 //! nothing is written: a page never lacks what was committed before it was asked for.
 
 use std::collections::VecDeque;

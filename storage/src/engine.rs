@@ -67,6 +67,9 @@ pub(crate) trait Engine: Send + Sync {
     /// Puts everything written so far on stable storage.
     fn sync(&self) -> Result<(), StorageError>;
 
+    /// Lets go of what reads keep for the next one and did not use since the last call.
+    fn release(&self);
+
     /// What the engine counts.
     fn stats(&self) -> EngineStats;
 

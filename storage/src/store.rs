@@ -297,6 +297,11 @@ impl Store {
         self.engine.sync().map_err(|error| self.fail(&error))
     }
 
+    /// To be called about once a second: lets go of files and memory that reads keep for the next one and did not use.
+    pub fn tend(&self) {
+        self.engine.release();
+    }
+
     /// Why the store accepts no more writes, if it does not.
     #[must_use]
     pub fn poisoned(&self) -> Option<StorageError> {

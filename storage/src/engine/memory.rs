@@ -172,6 +172,8 @@ impl Engine for Memory {
         Ok(self.disk.0.read().entries(family).get(key).cloned())
     }
 
+    fn release(&self) {}
+
     fn sync(&self) -> Result<(), StorageError> {
         let mut disk = self.disk.0.write();
         if disk.sync_fault {

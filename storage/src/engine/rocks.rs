@@ -1,18 +1,18 @@
 //! The RocksDB engine.
 
+mod kept;
 mod tuning;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
+use std::sync::Arc;
 
 use rocksdb::{
-    AsColumnFamilyRef, ColumnFamilyDescriptor, DB, DBRawIterator, ErrorKind, Options, ReadOptions, ReadTier,
+    AsColumnFamilyRef, ColumnFamilyDescriptor, DB, DBRawIterator, ErrorKind, Options, ReadOptions,
     WriteBatch, WriteOptions, properties,
 };
 
 use crate::batch::Family;
+use crate::engine::rocks::kept::KeptIterators;
 use crate::engine::{Cursor, Engine, Tier, Visit, Walk, walk};
 use crate::error::StorageError;
 use crate::horizon::Horizons;
@@ -21,17 +21,14 @@ use crate::stats::EngineStats;
 
 /// How many levels `stats` reports.
 const LEVELS: usize = 7;
-/// Rows of the memtable that a range walk may have to sort.
-const UNSORTED_ROWS_MAX: u64 = 1_000;
-/// How often walks may have the memtable written to a file.
-const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The engine on a RocksDB database.
 pub(crate) struct Rocks {
-    db: DB,
+    // Before the database, so that they are dropped first.
+    kept: KeptIterators,
+    db: Arc<DB>,
     to_os: WriteOptions,
     to_disk: WriteOptions,
-    settled: Mutex<Option<Instant>>,
 }
 
 impl Rocks {
@@ -49,7 +46,8 @@ impl Rocks {
             .map_err(|error| opening_failed(&error, dir))?;
         let mut to_disk = WriteOptions::default();
         to_disk.set_sync(true);
-        let rocks = Rocks { db, to_os: WriteOptions::default(), to_disk, settled: Mutex::new(None) };
+        let rocks =
+            Rocks { kept: KeptIterators::new(), db: Arc::new(db), to_os: WriteOptions::default(), to_disk };
         rocks.check_family_ids()?;
         Ok(rocks)
     }
@@ -76,23 +74,6 @@ impl Rocks {
             .ok_or_else(|| StorageError::damaged(format!("column family {} is missing", family.name())))
     }
 
-    /// Keeps range walks cheap. The hash memtable of the row family has no order: an ordered walk sorts a copy of it
-    /// first, about a microsecond a row. So before a walk a memtable of more than [`UNSORTED_ROWS_MAX`] rows is
-    /// written to a file, once in [`SETTLE_INTERVAL`] at most: a scan of many pages pays once while nobody writes,
-    /// and under writes each page sorts what came since.
-    fn settle_for_walk(&self) -> Result<(), StorageError> {
-        if self.integer(properties::NUM_ENTRIES_ACTIVE_MEM_TABLE) <= UNSORTED_ROWS_MAX {
-            return Ok(());
-        }
-        let mut settled = self.settled.lock();
-        if settled.is_some_and(|at| at.elapsed() < SETTLE_INTERVAL) {
-            return Ok(());
-        }
-        self.db.flush().map_err(failed)?;
-        *settled = Some(Instant::now());
-        Ok(())
-    }
-
     fn integer(&self, name: &rocksdb::properties::PropName) -> u64 {
         self.db.property_int_value(name).ok().flatten().unwrap_or_default()
     }
@@ -109,18 +90,12 @@ impl Engine for Rocks {
     }
 
     fn walk_key(&self, key: &[u8], tier: Tier, visit: &mut Visit<'_>) -> Result<Walk, StorageError> {
+        if tier == Tier::Memory {
+            return self.kept.with(&self.db, |iterator| walk_prefix(iterator, key, visit));
+        }
         let mut options = ReadOptions::default();
         options.set_prefix_same_as_start(true);
-        if tier == Tier::Memory {
-            options.set_read_tier(ReadTier::BlockCache);
-        }
-        let mut cursor = RocksCursor(self.db.raw_iterator_opt(options));
-        walk(&mut cursor, key, |at| at.starts_with(key), visit)?;
-        match cursor.0.status() {
-            Ok(()) => Ok(Walk::Done),
-            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Walk::Incomplete),
-            Err(error) => Err(failed(error)),
-        }
+        walk_prefix(&mut self.db.raw_iterator_opt(options), key, visit)
     }
 
     fn walk_range(
@@ -135,16 +110,12 @@ impl Engine for Rocks {
         if let Some(end) = end {
             options.set_iterate_upper_bound(end);
         }
-        let iterator = match family {
-            Family::Rows => {
-                self.settle_for_walk()?;
-                self.db.raw_iterator_opt(options)
-            }
+        let mut iterator = match family {
+            Family::Rows => self.db.raw_iterator_opt(options),
             family => self.db.raw_iterator_cf_opt(&self.family(family)?, options),
         };
-        let mut cursor = RocksCursor(iterator);
-        walk(&mut cursor, start, |_| true, visit)?;
-        cursor.0.status().map_err(failed)
+        walk(&mut RocksCursor(&mut iterator), start, |_| true, visit)?;
+        iterator.status().map_err(failed)
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
@@ -153,6 +124,10 @@ impl Engine for Rocks {
 
     fn sync(&self) -> Result<(), StorageError> {
         self.db.flush_wal(true).map_err(failed)
+    }
+
+    fn release(&self) {
+        self.kept.release();
     }
 
     fn stats(&self) -> EngineStats {
@@ -190,9 +165,23 @@ impl Engine for Rocks {
     }
 }
 
-struct RocksCursor<'a>(DBRawIterator<'a>);
+/// Walks the entries that begin with `key`, all of which have its prefix.
+fn walk_prefix(
+    iterator: &mut DBRawIterator<'_>,
+    key: &[u8],
+    visit: &mut Visit<'_>,
+) -> Result<Walk, StorageError> {
+    walk(&mut RocksCursor(iterator), key, |at| at.starts_with(key), visit)?;
+    match iterator.status() {
+        Ok(()) => Ok(Walk::Done),
+        Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Walk::Incomplete),
+        Err(error) => Err(failed(error)),
+    }
+}
 
-impl Cursor for RocksCursor<'_> {
+struct RocksCursor<'c, 'db>(&'c mut DBRawIterator<'db>);
+
+impl Cursor for RocksCursor<'_, '_> {
     fn seek(&mut self, key: &[u8]) {
         self.0.seek(key);
     }

@@ -5,8 +5,7 @@ use std::ffi::CStr;
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{
-    BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, DBRecoveryMode, MemtableFactory,
-    Options, SliceTransform,
+    BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, DBRecoveryMode, Options, SliceTransform,
 };
 
 use crate::batch::Family;
@@ -15,15 +14,18 @@ use crate::horizon::Horizons;
 use crate::options::StoreOptions;
 use crate::superseded::Superseded;
 
-/// Bits of bloom filter per key: about one false positive in a hundred.
-const BLOOM_BITS: f64 = 10.0;
+/// Bits of bloom filter per key: about one false positive in a thousand. A false positive sends the read of an absent key
+/// to the disk, and a read passes several files; with ten bits one INCR of a new counter in fifteen went there.
+const BLOOM_BITS: f64 = 15.0;
 /// Memtables of rarely written families.
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
-/// Memtables that may wait for their flush, the active one included, before writes stop.
-const MEMTABLES_MAX: i32 = 4;
-/// One hash bucket of the memtable for so many bytes, about four rows of short values. More buckets do not make writes
-/// cheaper, but every ordered walk passes them all.
-const MEMTABLE_BYTES_PER_BUCKET: usize = 512;
+/// The memtable of the rows is made of up to so many small ones, merged when they are flushed: an insert searches a skip
+/// list that the processor's cache holds, and the file that comes out is as large as if it were one.
+const MEMTABLE_PARTS_MAX: usize = 8;
+/// A part is no smaller than this.
+const MEMTABLE_PART_BYTES_MIN: usize = 1 << 20;
+/// Memtables of rows, in multiples of a flush, that may wait before writes stop.
+const FLUSHES_WAITING_MAX: usize = 3;
 /// Level-0 files before they are merged, before writes slow down, and before they stop.
 const LEVEL0_FILES: [i32; 3] = [4, 24, 48];
 /// The share of a memtable that its filter takes: about 20 bits per row of 100 bytes.
@@ -61,8 +63,10 @@ impl Tuned {
 
     fn rows(&self) -> Options {
         let mut options = self.common();
-        options.set_write_buffer_size(self.memtable_bytes);
-        options.set_max_write_buffer_number(MEMTABLES_MAX);
+        let parts = (self.memtable_bytes / MEMTABLE_PART_BYTES_MIN).clamp(1, MEMTABLE_PARTS_MAX);
+        options.set_write_buffer_size(self.memtable_bytes / parts);
+        options.set_min_write_buffer_number_to_merge(count(parts));
+        options.set_max_write_buffer_number(count(parts * FLUSHES_WAITING_MAX));
         options.set_max_bytes_for_level_base(self.memtable_bytes as u64 * 4);
         options.set_target_file_size_base(self.memtable_bytes as u64);
         // The position prefix (slot and 18 bits of the key's hash) is nearly unique per key, and of fixed length:
@@ -71,11 +75,6 @@ impl Tuned {
         // Most first touches of a key find that it is not there: the filter spares them the walk along a bucket.
         options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_SHARE);
         options.set_compaction_filter_factory(FilterFactory(self.horizons.clone()));
-        // A third less processor time per row than the skip list, flush and compaction included, and cheaper reads.
-        // What it cannot do well is walk a range: see `Rocks::settle_for_walk`.
-        options.set_memtable_factory(MemtableFactory::HashLinkList {
-            bucket_count: self.memtable_bytes / MEMTABLE_BYTES_PER_BUCKET,
-        });
         options
     }
 
@@ -111,9 +110,7 @@ fn database(options: &StoreOptions) -> Options {
     let mut database = Options::default();
     database.create_if_missing(true);
     database.create_missing_column_families(true);
-    // The hash memtable has one writer; commits that meet are written by the first of them.
-    database.set_allow_concurrent_memtable_write(false);
-    database.set_max_background_jobs(i32::try_from(options.background_jobs.max(2)).unwrap_or(i32::MAX));
+    database.set_max_background_jobs(count(options.background_jobs.max(2)));
     // The log is handed to the operating system once per commit, by `Rocks::write`.
     database.set_manual_wal_flush(true);
     // What a killed process or a power failure may leave torn is the log's tail; anything else is damage.
@@ -124,6 +121,10 @@ fn database(options: &StoreOptions) -> Options {
     database.set_max_log_file_size(LOG_BYTES_MAX);
     database.set_keep_log_file_num(LOG_FILES_MAX);
     database
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 /// Makes a filter for each compaction, with the horizons then in force.
