@@ -1,6 +1,5 @@
 //! All links of one worker: ours to the peers, by node, and theirs to us, by link.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use gyre_cluster::coordinator::LinkId;
@@ -16,10 +15,47 @@ pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// The links of a worker and which of them have something to send.
 #[derive(Default)]
 pub struct Outboxes {
-    by_node: HashMap<NodeId, Rc<Link>>,
-    inbound: HashMap<LinkId, Rc<Link>>,
+    by_node: Links<NodeId>,
+    inbound: Links<LinkId>,
     dirty: Vec<Rc<Link>>,
     last_link: u64,
+}
+
+/// Links by a key, ascending: found by bisection, which for so few beats hashing.
+struct Links<K>(Vec<(K, Rc<Link>)>);
+
+impl<K> Default for Links<K> {
+    fn default() -> Self {
+        Links(Vec::new())
+    }
+}
+
+impl<K: Ord + Copy> Links<K> {
+    fn place(&self, key: K) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&key, |&(key, _)| key)
+    }
+
+    fn get(&self, key: K) -> Option<&Rc<Link>> {
+        let place = self.place(key).ok()?;
+        self.0.get(place).map(|(_, link)| link)
+    }
+
+    /// Puts `link` under `key`. Answers the one it replaces.
+    fn insert(&mut self, key: K, link: Rc<Link>) -> Option<Rc<Link>> {
+        let older = self.remove(key);
+        let place = self.place(key).unwrap_or_else(|place| place);
+        self.0.insert(place, (key, link));
+        older
+    }
+
+    fn remove(&mut self, key: K) -> Option<Rc<Link>> {
+        let place = self.place(key).ok()?;
+        Some(self.0.remove(place).1)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Rc<Link>> {
+        self.0.iter().map(|(_, link)| link)
+    }
 }
 
 impl Outboxes {
@@ -34,16 +70,16 @@ impl Outboxes {
 
     /// Takes our link to `node` out of use, unless another has replaced it. Answers whether it was the one in use.
     pub fn disconnect(&mut self, node: NodeId, link: &Rc<Link>) -> bool {
-        let is_in_use = self.by_node.get(&node).is_some_and(|current| Rc::ptr_eq(current, link));
+        let is_in_use = self.by_node.get(node).is_some_and(|current| Rc::ptr_eq(current, link));
         if is_in_use {
-            self.by_node.remove(&node);
+            self.by_node.remove(node);
         }
         is_in_use
     }
 
     /// Whether there is a link of ours to `node`.
     pub fn is_connected(&self, node: NodeId) -> bool {
-        self.by_node.contains_key(&node)
+        self.by_node.get(node).is_some()
     }
 
     /// Takes a link that a peer has made into use. Its number is never given again.
@@ -56,25 +92,25 @@ impl Outboxes {
 
     /// Takes a link that a peer has made out of use.
     pub fn forget(&mut self, link: LinkId) {
-        self.inbound.remove(&link);
+        self.inbound.remove(link);
     }
 
     /// Queues `message` for `to`; `false` if it will not be sent.
     pub fn send(&mut self, to: NodeId, message: &Message<'_>, clock: Hlc) -> bool {
-        let Some(link) = self.by_node.get(&to) else { return false };
+        let Some(link) = self.by_node.get(to) else { return false };
         push(link, message, clock, &mut self.dirty)
     }
 
     /// Queues an answer on a peer's link; dropped if it is gone.
     pub fn respond(&mut self, link: LinkId, message: &Message<'_>, clock: Hlc) {
-        if let Some(link) = self.inbound.get(&link) {
+        if let Some(link) = self.inbound.get(link) {
             push(link, message, clock, &mut self.dirty);
         }
     }
 
     /// Queues `message` for every connected peer.
     pub fn broadcast(&mut self, message: &Message<'_>, clock: Hlc) {
-        for link in self.by_node.values() {
+        for link in self.by_node.all() {
             push(link, message, clock, &mut self.dirty);
         }
     }
@@ -88,7 +124,7 @@ impl Outboxes {
 
     /// Closes all links.
     pub fn close_all(&self) {
-        self.by_node.values().chain(self.inbound.values()).for_each(|link| link.close());
+        self.by_node.all().chain(self.inbound.all()).for_each(|link| link.close());
     }
 }
 

@@ -3,10 +3,11 @@
 //! A key is a 64-bit hash; two keys of one hash wait for each other needlessly but harmlessly. The table is striped:
 //! a lock or unlock holds one short mutex, which two workers rarely want at once.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use gyre_cluster::coordinator::OpId;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use parking_lot::Mutex;
 
 const STRIPES: usize = 256;
@@ -22,7 +23,13 @@ pub struct Waiter {
 
 /// The keys locked on this node, each with the operations that wait for it, first come first served.
 pub struct KeyLocks {
-    stripes: Vec<Mutex<HashMap<u64, VecDeque<Waiter>>>>,
+    stripes: Vec<Mutex<HashTable<Held>>>,
+}
+
+/// A locked key. Its hash is also its place in the table.
+struct Held {
+    key_hash: u64,
+    waiters: VecDeque<Waiter>,
 }
 
 impl Default for KeyLocks {
@@ -35,13 +42,14 @@ impl KeyLocks {
     /// Takes the lock of `key_hash`, or queues `waiter` for it and answers `false`.
     pub fn lock(&self, key_hash: u64, waiter: Waiter) -> bool {
         let Some(stripe) = self.stripe(key_hash) else { return true };
-        match stripe.lock().entry(key_hash) {
+        let mut stripe = stripe.lock();
+        match stripe.entry(key_hash, |held| held.key_hash == key_hash, |held| held.key_hash) {
             Entry::Vacant(free) => {
-                free.insert(VecDeque::new());
+                free.insert(Held { key_hash, waiters: VecDeque::new() });
                 true
             }
             Entry::Occupied(mut held) => {
-                held.get_mut().push_back(waiter);
+                held.get_mut().waiters.push_back(waiter);
                 false
             }
         }
@@ -50,14 +58,15 @@ impl KeyLocks {
     /// Gives the lock of `key_hash` up, to the waiter that is returned if there is one.
     pub fn unlock(&self, key_hash: u64) -> Option<Waiter> {
         let mut stripe = self.stripe(key_hash)?.lock();
-        let next = stripe.get_mut(&key_hash)?.pop_front();
+        let mut held = stripe.find_entry(key_hash, |held| held.key_hash == key_hash).ok()?;
+        let next = held.get_mut().waiters.pop_front();
         if next.is_none() {
-            stripe.remove(&key_hash);
+            held.remove();
         }
         next
     }
 
-    fn stripe(&self, key_hash: u64) -> Option<&Mutex<HashMap<u64, VecDeque<Waiter>>>> {
+    fn stripe(&self, key_hash: u64) -> Option<&Mutex<HashTable<Held>>> {
         self.stripes.get((key_hash >> 32) as usize % STRIPES)
     }
 }

@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 pub struct Tag(pub u64);
 
 /// The shell's name for an inbound link, by which a request of a peer came and its answer goes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
 /// The coordinator's name for an operation in flight. Never reused while an answer could still be under way: 32 bits
