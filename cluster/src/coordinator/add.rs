@@ -14,12 +14,15 @@
 //! What is not left to this round: refusals (this node's record may be out of date) and keys whose register has
 //! expired (an increment then starts a new register).
 
-use gyre_storage::{Body, Cell, KeyRef, Record, RecordBuilder, UnixMillis, Version, View, parse_integer};
+use gyre_storage::{
+    Body, Cell, Hlc, KeyRef, Record, RecordBuilder, UnixMillis, Version, View, parse_integer,
+};
 
 use super::context::{Context, Event, Step};
 use super::read::Known;
 use super::replicas::Replicas;
 use super::shell::Shell;
+use super::write::WriteRound;
 use crate::level::{Quorum, Verdict};
 use crate::modify::{self, Modify, ModifyReply};
 use crate::node::NodeId;
@@ -49,6 +52,8 @@ pub(crate) struct AddRound {
     /// Its digest.
     digest: u64,
     reply: i64,
+    /// The clock of the increment's row.
+    written: Hlc,
     /// Who has the row.
     heard: Quorum,
     /// Who holds the same record.
@@ -84,14 +89,11 @@ impl AddRound {
             digest: record.digest(),
             record,
             reply,
+            written: version.hlc,
             heard: Quorum::new(needed.0.max(needed.1), replicas.len()),
             holders: Quorum::new(needed.0, replicas.len()),
         };
-        for (index, node) in replicas.iter() {
-            if !cx.apply(node, round, &row, true) {
-                add.fail(index);
-            }
-        }
+        cx.apply(&replicas, round, &row, true, |index| add.fail(index));
         Some(add)
     }
 
@@ -146,6 +148,11 @@ impl AddRound {
     /// What is known of the replicas.
     pub(crate) fn known(&self) -> Known<'_> {
         Known { replicas: self.replicas, record: &self.record, holders: self.holders, heard: self.heard }
+    }
+
+    /// The increment's row as a write: who has it, and who has yet to answer.
+    pub(crate) fn as_write(&self) -> WriteRound {
+        WriteRound::sent(self.replicas, self.heard, self.round, self.written)
     }
 
     /// Too late, or too few.
