@@ -10,6 +10,11 @@
 //! - A reader that misses takes a [`Ticket`], reads the engine, and fills the cache only if no row of the slot was
 //!   under way when it took the ticket and none has begun since. What it read is then exactly what the engine has.
 //!
+//! - Forgetting a key ([`crate::Store::forget`] deletes rows from the engine) begins and ends like a row, and its end
+//!   removes the entry ([`RowCache::remove`]). A reader that may have read the deleted rows took its ticket before the
+//!   end, so while the forgetting was under way or before it had begun: its fill is refused. A row that is finished in
+//!   between goes into the old entry, which is then removed with it, or, being alone, comes after.
+//!
 //! So an entry always holds every finished row of its key, and a key with a row under way that a reader may already
 //! have seen in the engine never gains an entry without that row: what readers see does not go back.
 //!
@@ -195,6 +200,14 @@ impl RowCache {
         let alone = self.begun[place.counter()].load(Ordering::SeqCst) == slot.done;
         let newest = above_mark && alone && row.cell == Cell::Register;
         stripe.merge(hash, row, newest, scratch);
+    }
+
+    /// Rows of `key`, which was begun as one row, have been deleted from the engine: removes its entry.
+    pub(crate) fn remove(&self, hash: u64, key: KeyRef<'_>) {
+        let place = Place::of(hash);
+        let mut stripe = self.stripes[place.stripe].lock();
+        stripe.slots[place.slot].done += 1;
+        stripe.remove(hash, key);
     }
 
     /// Hits, misses, entries and bytes.

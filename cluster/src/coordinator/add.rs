@@ -14,9 +14,7 @@
 //! What is not left to this round: refusals (this node's record may be out of date) and keys whose register has
 //! expired (an increment then starts a new register).
 
-use gyre_storage::{
-    Body, Cell, Hlc, KeyRef, Record, RecordBuilder, UnixMillis, Version, View, parse_integer,
-};
+use gyre_storage::{Body, Cell, KeyRef, Record, RecordBuilder, UnixMillis, Version, View, parse_integer};
 
 use super::context::{Context, Event, Step};
 use super::read::Known;
@@ -52,8 +50,8 @@ pub(crate) struct AddRound {
     /// Its digest.
     digest: u64,
     reply: i64,
-    /// The clock of the increment's row.
-    written: Hlc,
+    /// The version of the increment's row.
+    written: Version,
     /// Who has the row.
     heard: Quorum,
     /// Who holds the same record.
@@ -89,7 +87,7 @@ impl AddRound {
             digest: record.digest(),
             record,
             reply,
-            written: version.hlc,
+            written: version,
             heard: Quorum::new(needed.0.max(needed.1), replicas.len()),
             holders: Quorum::new(needed.0, replicas.len()),
         };

@@ -206,7 +206,13 @@ impl<S: Shell> Context<'_, S> {
     }
 
     /// Has `node`, which holds what `target` misses of `key`, keep a hint. `false` if that cannot be.
-    pub(crate) fn keep_hint(&mut self, node: NodeId, target: NodeId, key: KeyRef<'_>, missed: Hlc) -> bool {
+    pub(crate) fn keep_hint(
+        &mut self,
+        node: NodeId,
+        target: NodeId,
+        key: KeyRef<'_>,
+        missed: Version,
+    ) -> bool {
         if self.is_self(node) {
             self.shell.hint(target, key, missed);
             return true;
@@ -228,7 +234,7 @@ impl<S: Shell> Context<'_, S> {
 /// Adds a hint for each of `targets` to the batch that `row` was just added to.
 pub(crate) fn keep_hints<S: Shell>(shell: &mut S, here: NodeId, row: &Row<'_>, targets: HintTargets<'_>) {
     for target in targets.iter().filter(|&target| target != here) {
-        shell.hint(target, row.key, row.version.hlc);
+        shell.hint(target, row.key, row.version);
     }
 }
 

@@ -512,9 +512,9 @@ fn keep_hint<S: Shell>(
     }
     let contact = replicas.iter().find(|&(at, _)| at == index);
     if let (Some(owner), Some((_, node))) = (replicas.owner(index), contact)
-        && !cx.keep_hint(node, owner, key, merged.newest_version().hlc)
+        && !cx.keep_hint(node, owner, key, merged.newest_version())
     {
-        cx.shell.drop_hint(key, merged.newest_version().hlc);
+        cx.shell.drop_hint(key, merged.newest_version());
     }
 }
 

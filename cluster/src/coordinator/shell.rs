@@ -1,6 +1,6 @@
 //! What the coordinator asks of its surroundings, and the names they use for things between them.
 
-use gyre_storage::{Hlc, KeyRef, Record, Row, Version};
+use gyre_storage::{KeyRef, Record, Row, Version};
 
 use crate::message::{Message, RequestId, ScanRange};
 use crate::node::NodeId;
@@ -92,13 +92,13 @@ pub trait Shell {
     fn apply(&mut self, ticket: Ticket, row: &Row<'_>);
 
     /// Adds a hint to this turn's batch, so that it is stored together with the rows added before it: `target` misses
-    /// rows of `key` up to clock `missed`. The store may have no room for it (then it does what
+    /// the row of `key` of version `missed`. The store may have no room for it (then it does what
     /// [`drop_hint`](Shell::drop_hint) does), and that fails nothing.
-    fn hint(&mut self, target: NodeId, key: KeyRef<'_>, missed: Hlc);
+    fn hint(&mut self, target: NodeId, key: KeyRef<'_>, missed: Version);
 
-    /// A node misses a row of `key` of clock `missed` and no hint can be kept of it: counts that, and marks the key's
+    /// A node misses the row of `key` of version `missed` and no hint can be kept of it: counts that, and marks the key's
     /// slot, durably with this turn's batch, for anti-entropy.
-    fn drop_hint(&mut self, key: KeyRef<'_>, missed: Hlc);
+    fn drop_hint(&mut self, key: KeyRef<'_>, missed: Version);
 
     /// The record of `key` in this node's store, from memory. `None`: it needs the disk, and
     /// [`local_record`](super::Coordinator::local_record) follows. Rows not yet committed need not be in it.

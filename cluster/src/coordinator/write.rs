@@ -3,7 +3,7 @@
 //! Afterwards the write *lingers* until every contact has answered or its time is up. Owners that then are not known to
 //! have the row, and have no hint either, get one from a node that has it.
 
-use gyre_storage::{Hlc, KeyRef, Row};
+use gyre_storage::{KeyRef, Row, Version};
 
 use super::context::{Context, Event, Step};
 use super::key::KeyBuf;
@@ -23,8 +23,8 @@ pub(crate) struct WriteRound {
     replicas: Replicas,
     quorum: Quorum,
     round: u8,
-    /// The clock of the row.
-    written: Hlc,
+    /// The version of the row.
+    written: Version,
     /// The index of this node, if the write counts only once it is stored here, whatever the others say.
     required: Option<usize>,
     required_failed: bool,
@@ -41,12 +41,12 @@ impl WriteRound {
     ) -> WriteRound {
         let mut quorum = Quorum::new(needed, replicas.len());
         cx.apply(&replicas, round, row, false, |index| quorum.fail(index));
-        let written = row.version.hlc;
+        let written = row.version;
         WriteRound { replicas, quorum, round, written, required: None, required_failed: false }
     }
 
     /// A row that another kind of round has sent: `quorum` says who has it.
-    pub(crate) fn sent(replicas: Replicas, quorum: Quorum, round: u8, written: Hlc) -> WriteRound {
+    pub(crate) fn sent(replicas: Replicas, quorum: Quorum, round: u8, written: Version) -> WriteRound {
         WriteRound { replicas, quorum, round, written, required: None, required_failed: false }
     }
 

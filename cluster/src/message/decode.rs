@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
             kind::PING => Message::Ping { nonce: self.u64()? },
             kind::PONG => Message::Pong { nonce: self.u64()? },
             kind::KEEP_HINT => {
-                let (target, missed) = (NodeId(self.u64()?), Hlc(self.u64()?));
+                let (target, missed) = (NodeId(self.u64()?), self.version()?);
                 Message::KeepHint { target, missed, key: self.key()? }
             }
             unknown => return Err(DecodeError::UnknownKind(unknown)),

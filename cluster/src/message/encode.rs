@@ -77,7 +77,7 @@ impl Message<'_> {
             Message::KeepHint { target, key, missed } => {
                 out.push(kind::KEEP_HINT);
                 put_u64(out, target.0);
-                put_u64(out, missed.0);
+                put_version(out, *missed);
                 put_key(out, key);
             }
         }

@@ -23,7 +23,7 @@
 //! | 17, 18 | Horizon, HorizonSet | request, [database, version] |
 //! | 19, 20 | Topology, Forming | the document |
 //! | 21, 22 | Ping, Pong | nonce |
-//! | 24 | KeepHint | target, missed clock, key |
+//! | 24 | KeepHint | target, version missed, key |
 //!
 //! A key is its database (1 byte), its length (4 bytes) and its bytes. Kinds are never reused. A node meets kinds
 //! it does not know while a cluster is upgraded node by node: [`DecodeError::UnknownKind`] tells them from damage.
@@ -319,8 +319,8 @@ pub enum Message<'a> {
         target: NodeId,
         /// The key.
         key: KeyRef<'a>,
-        /// The clock of the newest row missed.
-        missed: Hlc,
+        /// The row missed.
+        missed: Version,
     },
 }
 

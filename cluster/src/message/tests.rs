@@ -104,7 +104,7 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
         25 => Message::Topology { bytes: value },
         26 => Message::Forming { bytes: value },
         27 => Message::Ping { nonce: *number },
-        28 => Message::KeepHint { target: NodeId(*number), key, missed: Hlc(*id) },
+        28 => Message::KeepHint { target: NodeId(*number), key, missed: version },
         _ => Message::Pong { nonce: *number },
     });
 }

@@ -8,7 +8,7 @@ use gyre_cluster::coordinator::{LinkId, OpId, Shell, Tag, Ticket};
 use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::Outcome;
-use gyre_storage::{Hlc, KeyRef, Record, Row, UnixMillis, Version};
+use gyre_storage::{KeyRef, Record, Row, UnixMillis, Version};
 
 use crate::network::{Local, Network, Worker};
 
@@ -123,9 +123,9 @@ impl Shell for SimShell<'_> {
         self.batch.push((ticket, row.key.db, row.key.key.to_vec(), Record::of_row(row)));
     }
 
-    fn hint(&mut self, _target: NodeId, _key: KeyRef<'_>, _missed: Hlc) {}
+    fn hint(&mut self, _target: NodeId, _key: KeyRef<'_>, _missed: Version) {}
 
-    fn drop_hint(&mut self, _key: KeyRef<'_>, _missed: Hlc) {}
+    fn drop_hint(&mut self, _key: KeyRef<'_>, _missed: Version) {}
 
     fn read(&mut self, ticket: Ticket, key: KeyRef<'_>) -> Option<Record> {
         if self.network.random.chance(200) {

@@ -43,7 +43,7 @@ struct Script {
     responses: Vec<Vec<u8>>,
     applies: Vec<(Ticket, Record)>,
     /// Hints kept here: target, clock missed.
-    hints: Vec<(NodeId, Hlc)>,
+    hints: Vec<(NodeId, Version)>,
     dropped_hints: usize,
     horizons: Vec<(Ticket, u8, Version)>,
     scans: Vec<(Ticket, ScanRange)>,
@@ -79,11 +79,11 @@ impl Shell for Script {
         self.applies.push((ticket, Record::of_row(row)));
     }
 
-    fn hint(&mut self, target: NodeId, _key: KeyRef<'_>, missed: Hlc) {
+    fn hint(&mut self, target: NodeId, _key: KeyRef<'_>, missed: Version) {
         self.hints.push((target, missed));
     }
 
-    fn drop_hint(&mut self, _key: KeyRef<'_>, _missed: Hlc) {
+    fn drop_hint(&mut self, _key: KeyRef<'_>, _missed: Version) {
         self.dropped_hints += 1;
     }
 
