@@ -5,6 +5,7 @@ mod modifies;
 mod reads;
 mod scans;
 mod serving;
+mod sloppy;
 mod writes;
 
 use std::collections::{HashMap, HashSet, VecDeque};
