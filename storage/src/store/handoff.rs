@@ -1,6 +1,8 @@
 //! The store's part of hinted handoff: keeping hints, paging through them, removing them, and forgetting the rows that
 //! were kept for others.
 
+use std::sync::atomic::Ordering;
+
 use super::Store;
 use crate::batch::{Batch, Family};
 use crate::encode::{decode_row_key, decode_row_value, put_expiry_key, put_key, row_of};
@@ -11,6 +13,9 @@ use crate::key::{KeyRef, Slot};
 use crate::record::Record;
 use crate::row::{Body, Cell, Row};
 use crate::version::{Hlc, Version};
+
+/// How often forgetting looks for a moment without commits of its key's slot of the cache.
+const QUIET_TRIES_MAX: usize = 10_000;
 
 impl Store {
     /// Adds a hint to `batch`: node `target` misses the row of `key` of version `missed`. If the hints take as much as
@@ -128,8 +133,9 @@ impl Store {
     }
 
     /// Removes the rows of `key` that `record` covers (those in it and the older ones of its cells), with their entries
-    /// in the expiry index, unless there is still a hint of the key: then nothing is done. Answers whether it was. Rows
-    /// that are newer than `record` stay. May touch the disk.
+    /// in the expiry index. Rows that are newer than `record` stay. Nothing is done while there is still a hint of the
+    /// key, or in the rare case that commits leave no moment for it. Answers whether rows were removed. May touch the
+    /// disk.
     ///
     /// For rows that this node has kept for others, once these have them.
     pub fn forget(&self, key: KeyRef<'_>, record: &Record) -> Result<bool, StorageError> {
@@ -138,18 +144,37 @@ impl Store {
         if self.hints.has_any(key.hash64()) {
             return Ok(false);
         }
+        if !self.begin_forgetting(key.hash64()) {
+            return Ok(false);
+        }
+        let result = self.delete_covered(key, record);
+        self.cache.remove(key.hash64(), key);
+        if matches!(result, Ok(true)) {
+            self.hints.note_forgotten();
+        }
+        result
+    }
+
+    /// Waits, for a bounded time, until no commit of the key's neighbours in the cache is under way.
+    fn begin_forgetting(&self, hash: u64) -> bool {
+        (0..QUIET_TRIES_MAX).any(|_| {
+            let is_begun = self.cache.begin_alone(hash);
+            if !is_begun {
+                std::hint::spin_loop();
+            }
+            is_begun
+        })
+    }
+
+    fn delete_covered(&self, key: KeyRef<'_>, record: &Record) -> Result<bool, StorageError> {
         let mut batch = Batch::default();
         covered(self.engine.as_ref(), key, record, &mut batch)?;
         if batch.is_empty() {
             return Ok(false);
         }
-        let hash = key.hash64();
-        self.writes_begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        self.cache.begin(hash);
+        self.writes_begun.fetch_add(1, Ordering::SeqCst);
         self.write_removal(&mut batch)?;
-        self.writes_done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        self.cache.remove(hash, key);
-        self.hints.note_forgotten();
+        self.writes_done.fetch_add(1, Ordering::SeqCst);
         Ok(true)
     }
 
