@@ -138,18 +138,13 @@ impl Batch {
         }
     }
 
-    /// Adds a hint: node `target` misses the row of `key` of version `missed`. Replaces an earlier hint of that key. See [`crate::Store::hint`], which looks whether there is room.
-    pub fn hint(&mut self, target: u64, key: KeyRef<'_>, missed: Version) {
+    /// Adds a hint: node `target` misses a row of `key` of clock `missed`. Replaces an earlier hint of that key.
+    pub(crate) fn hint(&mut self, target: u64, key: KeyRef<'_>, missed: Hlc, stamp: u64) {
         self.open_put(Family::Hints, hints::key_bytes(key));
         hints::put_key(&mut self.data, target, key);
         put_varint(&mut self.data, hints::VALUE_BYTES);
-        self.data.extend_from_slice(&Hint::value(missed));
-        self.hints.push(StagedHint {
-            target,
-            hash: key.hash64(),
-            key_len: key.key.len(),
-            missed: missed.hlc,
-        });
+        self.data.extend_from_slice(&Hint::value(missed, stamp));
+        self.hints.push(StagedHint { target, hash: key.hash64(), key_len: key.key.len(), missed });
     }
 
     /// Adds that a hint of `key` was dropped: its slot is marked for anti-entropy.
@@ -327,7 +322,7 @@ mod tests {
         batch.push(&row(None));
         batch.push(&row(Some(7)));
         batch.put_meta("name", b"bytes");
-        batch.hint(5, row(None).key, row(None).version);
+        batch.hint(5, row(None).key, Hlc(9), 4);
         batch.delete(Family::Rows, b"row");
         batch.delete(Family::Hints, b"hint");
         assert_eq!((batch.len(), batch.newest()), (2, Hlc(9)));
@@ -340,7 +335,7 @@ mod tests {
         assert_eq!(changes[2].key[..8], 7u64.to_be_bytes());
         assert_eq!(changes[2].key[8..], *changes[1].key);
         assert_eq!((changes[3].key, changes[3].value), (&b"name"[..], Some(&b"bytes"[..])));
-        assert_eq!(changes[4].value, Some(&Hint::value(row(None).version)[..]));
+        assert_eq!(changes[4].value, Some(&Hint::value(Hlc(9), 4)[..]));
         assert_eq!((changes[5].key, changes[5].value), (&b"row"[..], None));
         assert_eq!((changes[6].key, changes[6].value), (&b"hint"[..], None));
     }

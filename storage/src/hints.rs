@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hint key    target u64 BE | prefix u32 BE | db u8 | key        in the hints family, written blindly
-//! hint value  version of the row missed: clock u64 BE, node u64 BE
+//! hint value  clock of the row missed u64 BE | stamp u64 BE
 //! mark        "storage.mark.NNNNN" (slot) = clock, u64 BE        in the meta family, written blindly
 //! ```
 //!
@@ -10,7 +10,8 @@
 //! row they are of. What is kept of them in memory, the *book*, is what a commit needs to stay blind: per target the
 //! hashes of its keys (so that counts and bytes are right without reading), and the oldest clock.
 //!
-//! A hint goes only if its value is still the one that was replayed. So that this can be looked up and deleted as one
+//! A hint goes only if its value is still the one that was replayed. Every time a hint is kept it gets a new stamp, so an
+//! equal value means that nothing was missed since, also where hints of older rows come later. So that this can be looked up and deleted as one
 //! step, removals and the forgetting of rows exclude all commits that carry hints, which among themselves may overlap.
 //! Commits without hints take no lock.
 
@@ -40,14 +41,16 @@ pub struct Hint {
     pub db: u8,
     /// The key.
     pub key: Vec<u8>,
-    /// The row missed, of several the last that was told.
-    pub missed: Version,
+    /// The clock of the row missed, of several the last that was told.
+    pub missed: Hlc,
+    /// Tells it from a hint of the key kept before or after.
+    pub stamp: u64,
 }
 
 impl Hint {
-    /// What is stored of `missed`.
-    pub(crate) fn value(missed: Version) -> [u8; VALUE_BYTES] {
-        (u128::from(missed.hlc.0) << 64 | u128::from(missed.node)).to_be_bytes()
+    /// What is stored of a hint beside its key.
+    pub(crate) fn value(missed: Hlc, stamp: u64) -> [u8; VALUE_BYTES] {
+        (u128::from(missed.0) << 64 | u128::from(stamp)).to_be_bytes()
     }
 
     /// The key with its place on the ring.
@@ -119,10 +122,9 @@ fn decode(key: &[u8], value: &[u8]) -> Result<(u64, Hint), StorageError> {
     let parts = key.split_first_chunk::<8>().and_then(|(target, rest)| {
         let (_prefix, rest) = rest.split_first_chunk::<4>()?;
         let (&db, key) = rest.split_first()?;
-        let (hlc, node) = value.split_first_chunk::<8>()?;
-        let hlc = Hlc(u64::from_be_bytes(*hlc));
-        let missed = Version { hlc, node: u64::from_be_bytes(node.try_into().ok()?) };
-        Some((u64::from_be_bytes(*target), Hint { db, key: key.to_vec(), missed }))
+        let (missed, stamp) = value.split_first_chunk::<8>()?;
+        let (missed, stamp) = (Hlc(u64::from_be_bytes(*missed)), u64::from_be_bytes(stamp.try_into().ok()?));
+        Some((u64::from_be_bytes(*target), Hint { db, key: key.to_vec(), missed, stamp }))
     });
     parts.ok_or_else(|| StorageError::damaged("a hint does not parse"))
 }
@@ -213,6 +215,8 @@ pub(crate) struct Book {
     tallies: Mutex<BTreeMap<u64, Tally>>,
     /// Targets that no hints are kept for.
     closed: RwLock<BTreeSet<u64>>,
+    /// The stamp of the next hint.
+    stamp: AtomicU64,
     bytes: AtomicU64,
     bytes_max: AtomicU64,
     kept: AtomicU64,
@@ -226,15 +230,17 @@ impl Book {
     /// The book of the hints in `engine`, all of which are read.
     pub(crate) fn open(engine: &dyn Engine, bytes_max: u64) -> Result<Book, StorageError> {
         let mut tallies: BTreeMap<u64, Tally> = BTreeMap::new();
-        let mut bytes = 0;
+        let (mut bytes, mut newest_stamp) = (0, 0);
         engine.walk_range(Family::Hints, &[], None, &mut |key, value| {
             let (target, hint) = decode(key, value)?;
             let tally = tallies.entry(target).or_default();
-            bytes += tally.add(hint.key().hash64(), hint.key.len(), hint.missed.hlc);
+            bytes += tally.add(hint.key().hash64(), hint.key.len(), hint.missed);
+            newest_stamp = newest_stamp.max(hint.stamp);
             Ok(Step::Next)
         })?;
         let (tallies, bytes) = (Mutex::new(tallies), AtomicU64::new(bytes));
-        Ok(Book { tallies, bytes, bytes_max: AtomicU64::new(bytes_max), ..Book::default() })
+        let stamp = AtomicU64::new(newest_stamp.saturating_add(1));
+        Ok(Book { tallies, bytes, stamp, bytes_max: AtomicU64::new(bytes_max), ..Book::default() })
     }
 
     /// Adds a hint to `batch` if there is room for it, else a mark. Answers whether it is a hint.
@@ -242,7 +248,7 @@ impl Book {
         let is_full = self.bytes.load(Ordering::Relaxed) >= self.bytes_max.load(Ordering::Relaxed);
         let has_room = !self.closed.read().contains(&target) && (!is_full || self.has(target, key.hash64()));
         if has_room {
-            batch.hint(target, key, missed);
+            batch.hint(target, key, missed.hlc, self.stamp.fetch_add(1, Ordering::Relaxed));
         } else {
             batch.drop_hint(key, missed);
         }

@@ -256,6 +256,9 @@ impl ModifyOp {
         let (Phase::Resolving { read, .. } | Phase::Reading(read)) = &mut self.phase else {
             return Step::Pending;
         };
+        if self.is_finished {
+            return Step::Pending;
+        }
         read.hurry(cx, self.key.key());
         let step = self.advance_read(cx);
         self.conclude(step)

@@ -36,8 +36,7 @@ impl Store {
         hints::page(self.engine.as_ref(), target, after, limit)
     }
 
-    /// Removes those of `replayed` that are still what they were: a hint of which a newer row was missed meanwhile
-    /// stays. Answers how many went. May touch the disk.
+    /// Removes those of `replayed` that are still what they were: one that was kept anew meanwhile stays. Answers how many went. May touch the disk.
     pub fn drop_hints(&self, target: u64, replayed: &[Hint]) -> Result<usize, StorageError> {
         self.check_poison()?;
         let _order = self.hints.order.write();
@@ -46,7 +45,7 @@ impl Store {
             name.clear();
             hints::put_key(&mut name, target, hint.key());
             let value = self.engine.get(Family::Hints, &name)?;
-            if value.as_deref() == Some(&Hint::value(hint.missed)[..]) {
+            if value.as_deref() == Some(&Hint::value(hint.missed, hint.stamp)[..]) {
                 batch.delete(Family::Hints, &name);
                 gone.push((target, hint.clone()));
             }
@@ -70,14 +69,14 @@ impl Store {
         let is_last = hints.len() < limit;
         let (mut batch, mut gone) = (Batch::default(), Vec::new());
         for (target, hint) in hints {
-            if hint.missed.hlc >= before {
-                pass.keep(target, hint.missed.hlc);
+            if hint.missed >= before {
+                pass.keep(target, hint.missed);
                 continue;
             }
             let mut name = Vec::new();
             hints::put_key(&mut name, target, hint.key());
             batch.delete(Family::Hints, &name);
-            batch.mark(hint.key().slot(), hint.missed.hlc);
+            batch.mark(hint.key().slot(), hint.missed);
             gone.push((target, hint));
         }
         self.write_removal(&mut batch)?;
