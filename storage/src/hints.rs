@@ -71,6 +71,8 @@ pub struct HintStats {
     pub bytes: u64,
     /// No hint is of an older row; exact as of the last pass of [`crate::Store::expire_hints`].
     pub oldest: Hlc,
+    /// All hints of the node kept from now on have this stamp or a greater one.
+    pub next_stamp: u64,
 }
 
 /// What has become of hints since the store was opened.
@@ -308,11 +310,12 @@ impl Book {
 
     /// The targets that have hints, by id.
     pub(crate) fn stats(&self) -> Vec<HintStats> {
+        let next_stamp = self.stamp.load(Ordering::Relaxed);
         let tallies = self.tallies.lock();
         let some = tallies.iter().filter(|(_, tally)| !tally.keys.is_empty());
         some.map(|(&target, tally)| {
             let (keys, bytes) = (tally.keys.len() as u64, tally.bytes);
-            HintStats { target, keys, bytes, oldest: tally.oldest }
+            HintStats { target, keys, bytes, oldest: tally.oldest, next_stamp }
         })
         .collect()
     }

@@ -5,6 +5,10 @@
 //! ([`hand_off`](crate::coordinator::Coordinator::hand_off)), and only when the target has acknowledged, removes the hint
 //! (unless a newer row was missed meanwhile) and, where this node only stood in, the rows.
 //!
+//! Rows that this node keeps for others are replayed only once no coordinator can ask for a further hint of them any more,
+//! as it does for replicas that stay silent until its time-out: after the replay they are forgotten, and such a hint
+//! would find nothing. Time is measured by the stamps of hints, not by clocks.
+//!
 //! Targets are replayed side by side, each with a bounded number of records in flight, and all of them together no
 //! faster than the node's rate: a token bucket, so that replay takes a known share of both ends and of the network
 //! whatever the backlog. A target that fails is left alone for a while, longer each time. Nothing here is durable and
@@ -17,7 +21,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +48,11 @@ const DROP_BATCH: usize = 64;
 const BURST_SHARE: u64 = 10;
 /// Hints looked at in one step of a pass that removes those that are too old.
 const EXPIRY_STEP: usize = 1_000;
+/// How long hints of rows that this node keeps for others stay before they are replayed, unless configured otherwise:
+/// twice the default time-out of requests.
+pub const SETTLE_DEFAULT: Duration = Duration::from_secs(10);
+/// How many times the stamp of hints is noted in that time.
+const SETTLE_SAMPLES: u32 = 8;
 /// How long after such a pass the next may begin.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(30);
 /// How soon to step again while there is something to replay, and while there is not.
@@ -63,13 +72,17 @@ pub struct HandoffConfig {
     pub rate: u32,
     /// How long a node may be down before hints for it are no longer kept; older hints are dropped.
     pub window: Duration,
+    /// How long hints of rows that this node keeps for others stay before they are replayed: at least as long as a
+    /// coordinator waits for a replica that stays silent, and the request for a hint takes to arrive.
+    pub settle: Duration,
 }
 
 impl HandoffConfig {
     /// The default settings of `node` with counter cells of `actor`.
     #[must_use]
     pub fn new(node: NodeId, actor: u64) -> HandoffConfig {
-        HandoffConfig { node, actor, rate: HANDOFF_RATE_DEFAULT, window: HINT_WINDOW_DEFAULT }
+        let (rate, window) = (HANDOFF_RATE_DEFAULT, HINT_WINDOW_DEFAULT);
+        HandoffConfig { node, actor, rate, window, settle: SETTLE_DEFAULT }
     }
 }
 
@@ -167,6 +180,10 @@ pub struct Handoff {
     tokens: u64,
     filled_at: MonoMicros,
     started: MonoMicros,
+    /// From when on hints had which stamps, oldest first.
+    stamps: VecDeque<(MonoMicros, u64)>,
+    /// Hints with lower stamps have settled.
+    settled_below: u64,
     expiry: Expiry,
 }
 
@@ -193,6 +210,8 @@ impl Handoff {
             tokens: 0,
             filled_at: now,
             started: now,
+            stamps: VecDeque::new(),
+            settled_below: 0,
             expiry: Expiry::Idle(now),
         }
     }
@@ -231,6 +250,7 @@ impl Handoff {
     /// ([`Store::hint_stats`](gyre_storage::Store::hint_stats)).
     pub fn step(&mut self, now: Now, stats: &[HintStats], effects: &mut Vec<Effect>) {
         self.fill(now.mono);
+        self.note_stamp(now.mono, stats);
         for stat in stats {
             self.target(NodeId(stat.target));
         }
@@ -308,6 +328,21 @@ impl Handoff {
         is_foreign && !record.is_absent() && !counts_here
     }
 
+    /// Notes the stamp of hints now and then, and takes the one of long enough ago.
+    fn note_stamp(&mut self, now: MonoMicros, stats: &[HintStats]) {
+        let Some(stamp) = stats.iter().map(|stat| stat.next_stamp).max() else { return };
+        let every = self.config.settle / SETTLE_SAMPLES;
+        if self.stamps.back().is_none_or(|(at, _)| now.since(*at) >= every) {
+            self.stamps.push_back((now, stamp));
+        }
+        while let Some(&(at, stamp)) = self.stamps.front()
+            && now.since(at) >= self.config.settle
+        {
+            self.settled_below = stamp;
+            self.stamps.pop_front();
+        }
+    }
+
     fn fill(&mut self, now: MonoMicros) {
         let rate = u64::from(self.config.rate.max(1));
         let most = (rate / BURST_SHARE).max(1) * TOKEN;
@@ -325,12 +360,15 @@ impl Handoff {
         let mut turn: Vec<NodeId> =
             self.targets.iter().filter(|(_, target)| target.has_queued()).map(|(node, _)| *node).collect();
         turn.sort_by_key(|node| *node <= served);
+        let (ring, node, settled_below) = (&self.ring, self.config.node, self.settled_below);
+        let may_go = |hint: &Hint| hint.stamp < settled_below || ring.is_replica(node, hint.key().slot());
         while self.tokens >= TOKEN && !turn.is_empty() {
             turn.retain(|&node| {
                 if self.tokens < TOKEN {
                     return true;
                 }
-                let next = self.targets.get_mut(&node).and_then(|target| target.next(now, IN_FLIGHT_MAX));
+                let next =
+                    self.targets.get_mut(&node).and_then(|target| target.next(now, IN_FLIGHT_MAX, may_go));
                 let Some(hint) = next else { return false };
                 self.tokens -= TOKEN;
                 self.served = node;

@@ -12,6 +12,8 @@ use crate::time::MonoMicros;
 /// How long a target is left alone after its first failure; doubled with each further one.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How soon hints that had to be passed over are looked at again.
+const PASSED_OVER_PAUSE: Duration = Duration::from_millis(200);
 /// The span over which the rate is measured.
 const RATE_SPAN: Duration = Duration::from_secs(1);
 
@@ -169,14 +171,26 @@ impl Target {
         }
     }
 
-    /// The next hint to replay.
-    pub(super) fn next(&mut self, now: MonoMicros, in_flight_max: usize) -> Option<Hint> {
+    /// The next hint to replay. Those that may not go yet are passed over: a later pass finds them.
+    pub(super) fn next(
+        &mut self,
+        now: MonoMicros,
+        in_flight_max: usize,
+        may_go: impl Fn(&Hint) -> bool,
+    ) -> Option<Hint> {
         if !self.is_ready(now) || self.in_flight >= in_flight_max {
             return None;
         }
-        let hint = self.queue.pop_front()?;
-        self.in_flight += 1;
-        Some(hint)
+        while let Some(hint) = self.queue.pop_front() {
+            if may_go(&hint) {
+                self.in_flight += 1;
+                return Some(hint);
+            }
+            if self.queue.is_empty() && self.in_flight == 0 {
+                self.paused_until = now + PASSED_OVER_PAUSE;
+            }
+        }
+        None
     }
 
     pub(super) fn handed(&mut self, now: MonoMicros, handed: Option<Handed>) {

@@ -47,9 +47,14 @@ struct World {
 
 impl World {
     fn new(nodes: u64) -> World {
+        World::settling(nodes, Duration::ZERO)
+    }
+
+    fn settling(nodes: u64, settle: Duration) -> World {
         let now = Now { mono: MonoMicros(5_000_000), wall: UnixMillis(WALL) };
+        let config = HandoffConfig { settle, ..HandoffConfig::new(HERE, ACTOR) };
         World {
-            handoff: Handoff::new(HandoffConfig::new(HERE, ACTOR), ring(nodes), now.mono),
+            handoff: Handoff::new(config, ring(nodes), now.mono),
             store: Store::in_memory(),
             now,
             held: BTreeMap::new(),
@@ -289,6 +294,28 @@ fn foreign_rows_are_forgotten_once_every_owner_has_them_and_own_rows_stay() {
     assert!(read(&world, &foreign).is_absent());
     assert!(!read(&world, &own).is_absent());
     assert_eq!(world.store.hint_counts().forgotten, 1);
+}
+
+/// A coordinator may yet ask for a hint of a row: for a replica that stays silent.
+#[test]
+fn rows_kept_for_others_are_replayed_only_when_they_have_settled() {
+    let mut world = World::settling(8, Duration::from_secs(10));
+    let foreign: Vec<String> = keys(8, false).take(2).collect();
+    let own = keys(8, true).next().unwrap();
+    world.write(&foreign[0], 1, &[NodeId(2)]);
+    world.write(&own, 1, &[NodeId(2)]);
+    world.handoff.peer_up(NodeId(2));
+    world.run(600);
+    assert_eq!(world.held[&NodeId(2)].keys().collect::<Vec<_>>(), [own.as_bytes()], "its own rows at once");
+    world.write(&foreign[1], 2, &[NodeId(2)]);
+    world.run(500);
+    assert_eq!((world.held[&NodeId(2)].len(), world.pending()), (2, 1), "the first has settled");
+    // It is kept anew, so it must settle anew.
+    world.write(&foreign[1], 1, &[NodeId(2)]);
+    world.run(800);
+    assert_eq!(world.pending(), 1);
+    world.run(500);
+    assert_eq!((world.pending(), world.store.hint_counts().forgotten), (0, 2));
 }
 
 #[test]

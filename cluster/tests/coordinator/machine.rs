@@ -74,7 +74,8 @@ impl Machine {
     pub(crate) fn hint_stats(&self) -> Vec<HintStats> {
         let mut stats: BTreeMap<u64, HintStats> = BTreeMap::new();
         for ((target, ..), (missed, _)) in &self.hints {
-            let new = HintStats { target: *target, keys: 0, bytes: 0, oldest: *missed };
+            let next_stamp = self.next_stamp;
+            let new = HintStats { target: *target, keys: 0, bytes: 0, oldest: *missed, next_stamp };
             let stat = stats.entry(*target).or_insert(new);
             stat.keys += 1;
             stat.oldest = stat.oldest.min(*missed);

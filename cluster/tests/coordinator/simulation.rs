@@ -77,7 +77,9 @@ fn actor(node: usize, boot: u32) -> u64 {
 }
 
 fn handoff(node: usize, boot: u32, ring: &Arc<Ring>, now: u64) -> Handoff {
-    let config = HandoffConfig::new(node_id(node), actor(node, boot));
+    let mut config = HandoffConfig::new(node_id(node), actor(node, boot));
+    // Commits may take longer than operations.
+    config.settle = TIMEOUT * 4;
     Handoff::new(config, Arc::clone(ring), MonoMicros(now))
 }
 
