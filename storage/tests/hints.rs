@@ -131,7 +131,7 @@ fn a_hint_alone_is_a_commit(disk: &Disk) {
     let store = disk.open();
     let mut batch = store.batch();
     assert!(store.hint(&mut batch, 7, key(b"a"), version(1, 1)));
-    assert!(!batch.is_empty() && batch.len() == 0);
+    assert_eq!((batch.is_empty(), batch.len()), (false, 0), "no row, and yet something");
     store.commit(&mut batch).unwrap();
     assert!(batch.is_empty());
     assert_eq!(all(&store, 7).len(), 1);
@@ -331,7 +331,7 @@ fn race(store: &Store) {
             let at = names.iter().position(|name| *name == hint.key).unwrap();
             let record = store.read(hint.key()).unwrap();
             held[at].fetch_max(record.base().hlc.0, Ordering::SeqCst);
-            store.drop_hints(7, &[hint.clone()]).unwrap();
+            store.drop_hints(7, std::slice::from_ref(&hint)).unwrap();
             store.forget(hint.key(), &record).unwrap();
         }
     };

@@ -333,10 +333,8 @@ impl Coordinator {
                 shell.apply(Ticket::Op(op.request(serve::STORING)), &row);
                 keep_hints(shell, self.env.config.node, &row, hints);
             }
-            Message::KeepHint { target, key, missed } => {
-                if target != self.env.config.node {
-                    shell.hint(target, key, missed);
-                }
+            Message::KeepHint { target, key, missed } if target != self.env.config.node => {
+                shell.hint(target, key, missed);
             }
             Message::Repair { request, key, record } => serve::repair(shell, link, request, key, &record),
             Message::Read { request, key } => serve::read(shell, link, request, key, PeerAnswer::Found),
