@@ -34,7 +34,7 @@ pub struct CoordinatorConfig {
     /// How many operations may be unfinished at a time; more are refused. At most 8,388,608.
     pub operations_max: usize,
     /// How many finished writes may wait for their last acknowledgements, to be counted for WAIT and to leave hints for
-    /// the replicas that stay silent. A write over it leaves none: it marks its slot for anti-entropy.
+    /// the replicas that stay silent. A write over it does not wait: those that have not answered by then get a hint.
     pub lingering_max: usize,
 }
 
@@ -175,8 +175,8 @@ impl<S: Shell> Context<'_, S> {
     ) {
         let here = replicas.has_absent().then(|| replicas.index_of(self.env.config.node)).flatten();
         self.env.statistics.stood_in += u64::from(replicas.has_stand_ins());
+        let mut ids = [[0; 8]; REPLICAS_MAX];
         for (index, node) in replicas.iter() {
-            let mut ids = [[0; 8]; REPLICAS_MAX];
             let hints = match replicas.has_absent() {
                 true => replicas.hints_at(index, here, &mut ids),
                 false => HintTargets::NONE,

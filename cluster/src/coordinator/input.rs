@@ -270,15 +270,13 @@ impl Coordinator {
         let has_room = self.operations.lingering() < self.env.config.lingering_max;
         let Some(slot) = self.operations.get_mut(op) else { return };
         let start = Start { origin: slot.origin, operation: slot.operation, level: slot.level };
-        let mut cx = Context { env: &mut self.env, shell: &mut *shell, now, op };
         let next = match &mut slot.kind {
-            Kind::Write(write) if write.round.is_settled() => write.on_deadline(),
-            Kind::Write(write) if !has_room => write.cut_short(&mut cx),
+            Kind::Write(write) if write.round.is_settled() || !has_room => write.on_deadline(),
             Kind::Modify(modify) => {
                 if !has_room {
-                    modify.cut_short(&mut cx);
+                    modify.cut_short();
                 }
-                modify.linger(cx.shell)
+                modify.linger(shell)
             }
             _ => Step::Pending,
         };

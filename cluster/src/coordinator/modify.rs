@@ -84,8 +84,6 @@ pub(crate) struct ModifyOp {
     is_finished: bool,
     /// Nothing is awaited any more but what is being stored.
     is_overdue: bool,
-    /// Whether the row's silent owners were seen to.
-    is_settled: bool,
 }
 
 impl ModifyOp {
@@ -102,7 +100,6 @@ impl ModifyOp {
             storing: None,
             is_finished: false,
             is_overdue: false,
-            is_settled: false,
         }
     }
 
@@ -192,18 +189,14 @@ impl ModifyOp {
         Step::Pending
     }
 
-    /// There is no room to linger: owners that have not answered by now are left to anti-entropy.
-    pub(crate) fn cut_short<S: Shell>(&mut self, cx: &mut Context<'_, S>) {
-        if let Some(write) = self.written().filter(|_| !self.is_overdue) {
-            write.drop_hints(cx, self.key.key());
-        }
+    /// There is no room to linger: the row's time is up now.
+    pub(crate) fn cut_short(&mut self) {
         self.is_overdue = true;
-        self.is_settled = true;
     }
 
     /// The row's time is up: see [`WriteRound::leave_hints`].
     pub(crate) fn leave_hints<S: Shell>(&self, cx: &mut Context<'_, S>) {
-        if let Some(write) = self.written().filter(|_| !self.is_settled) {
+        if let Some(write) = self.written() {
             write.leave_hints(cx, self.key.key());
         }
     }

@@ -1,7 +1,7 @@
 //! Blind writes: the row goes to the contact of every place at once, and the write is done when enough have it.
 //!
-//! Afterwards the write *lingers* until every contact has answered or its time is up. Owners that then are not known to
-//! have the row, and have no hint either, get one from a node that has it.
+//! Afterwards the write *lingers* until every contact has answered or its time is up (or at once, if too many linger).
+//! Owners that then are not known to have the row, and have no hint either, get one from a node that has it.
 
 use gyre_storage::{KeyRef, Row, Version};
 
@@ -127,13 +127,6 @@ impl WriteRound {
         }
     }
 
-    /// There is no room to wait for the last answers: owners that have not answered by now are left to anti-entropy.
-    pub(crate) fn drop_hints<S: Shell>(&self, cx: &mut Context<'_, S>, key: KeyRef<'_>) {
-        for _ in self.missing(cx) {
-            cx.shell.drop_hint(key, self.written);
-        }
-    }
-
     /// Gives up: the outcome of a write whose level cannot be met any more, or not in time.
     pub(crate) fn give_up(&self) -> Step {
         let (needed, acked) = self.needed_and_acked();
@@ -147,27 +140,16 @@ pub(crate) struct WriteOp {
     key: KeyBuf<KEY_INLINE_BYTES>,
     pub(crate) round: WriteRound,
     finished: bool,
-    /// Whether the row's silent owners were seen to.
-    is_settled: bool,
 }
 
 impl WriteOp {
     pub(crate) fn new(key: KeyRef<'_>, round: WriteRound) -> WriteOp {
-        WriteOp { key: KeyBuf::of(key), round, finished: false, is_settled: false }
-    }
-
-    /// There is no room to linger: owners that have not answered by now are left to anti-entropy.
-    pub(crate) fn cut_short<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
-        self.round.drop_hints(cx, self.key.key());
-        self.is_settled = true;
-        self.on_deadline()
+        WriteOp { key: KeyBuf::of(key), round, finished: false }
     }
 
     /// The row's time is up: see [`WriteRound::leave_hints`].
     pub(crate) fn leave_hints<S: Shell>(&self, cx: &mut Context<'_, S>) {
-        if !self.is_settled {
-            self.round.leave_hints(cx, self.key.key());
-        }
+        self.round.leave_hints(cx, self.key.key());
     }
 
     /// How many contacts have the row.

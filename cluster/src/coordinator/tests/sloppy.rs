@@ -228,6 +228,16 @@ fn a_node_that_has_the_row_keeps_the_hint_if_this_one_has_not() {
 }
 
 #[test]
+fn a_hint_that_nobody_can_be_asked_to_keep_is_dropped_and_said_so() {
+    let (mut bench, walk) = with(|replicas| !replicas.contains(&NodeId(1)));
+    bench.write(ONE);
+    bench.serve(walk[1].0, &Record::ABSENT);
+    bench.shell.full_queues.insert(walk[1]);
+    bench.wait(2_000);
+    assert_eq!((bench.shell.dropped_hints, bench.hints_asked().len()), (2, 0));
+}
+
+#[test]
 fn a_hint_whose_holder_stays_silent_is_kept_by_another() {
     let (mut bench, walk) = bench();
     bench.down(walk[1].0);
@@ -248,13 +258,13 @@ fn a_write_that_nobody_has_leaves_no_hint() {
 }
 
 #[test]
-fn over_the_bound_of_lingering_writes_hints_are_dropped_and_said_so() {
+fn over_the_bound_of_lingering_writes_hints_are_left_at_once() {
     let mut bench = Bench::new();
     bench.core.env.config.lingering_max = 1;
-    for dropped in [0, 2] {
+    for left in [0, 2] {
         bench.write(ONE);
         bench.commit(true);
-        assert_eq!(bench.shell.dropped_hints, dropped);
+        assert_eq!(bench.hints_here().len(), left);
     }
     let (tag, name) = (bench.tag(), bench.key.clone());
     let key = KeyRef::new(0, name.as_bytes());
@@ -262,9 +272,10 @@ fn over_the_bound_of_lingering_writes_hints_are_dropped_and_said_so() {
     bench.core.modify(&mut bench.shell, bench.now, tag, key, &append, (ONE, ONE));
     bench.commit(true);
     assert!(!bench.is_open(tag));
-    assert_eq!((bench.shell.dropped_hints, bench.shell.locks.len()), (4, 0));
+    assert_eq!((bench.hints_here().len(), bench.shell.locks.len()), (4, 0));
     bench.wait(2_000);
-    assert_eq!(bench.hints_here(), [NodeId(2), NodeId(3)], "only the one that lingered");
+    assert_eq!(bench.hints_here().len(), 6, "those of the one that lingered, and no other twice");
+    assert_eq!(bench.shell.dropped_hints, 0);
 }
 
 #[test]
