@@ -70,6 +70,11 @@ pub(crate) trait Engine: Send + Sync {
     /// Lets go of what reads keep for the next one and did not use since the last call.
     fn release(&self);
 
+    /// Whether batches will reach the families they name. Asked before the first one is written.
+    fn check(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// What the engine counts.
     fn stats(&self) -> EngineStats;
 

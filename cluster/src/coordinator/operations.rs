@@ -3,6 +3,7 @@
 use slab::Slab;
 
 use super::flush::FlushOp;
+use super::handoff::HandOffOp;
 use super::inspect::InspectOp;
 use super::modify::{ForwardOp, ModifyOp};
 use super::read::ReadOp;
@@ -35,6 +36,7 @@ pub(crate) enum Kind {
     Scan(Box<ScanOp>),
     Flush(Box<FlushOp>),
     Inspect(Box<InspectOp>),
+    HandOff(Box<HandOffOp>),
     DigestAfterApply(Box<DigestAfterApply>),
 }
 

@@ -46,26 +46,7 @@ impl Rocks {
             .map_err(|error| opening_failed(&error, dir))?;
         let mut to_disk = WriteOptions::default();
         to_disk.set_sync(true);
-        let rocks =
-            Rocks { kept: KeptIterators::new(), db: Arc::new(db), to_os: WriteOptions::default(), to_disk };
-        rocks.check_family_ids()?;
-        Ok(rocks)
-    }
-
-    /// Batches name families by number; RocksDB numbers them in the order of their creation.
-    fn check_family_ids(&self) -> Result<(), StorageError> {
-        for family in [Family::Expiry, Family::Meta] {
-            let mut probe = WriteBatch::default();
-            probe.put_cf(&self.family(family)?, [], []);
-            // Twelve bytes of header, the tag, then the number.
-            if probe.data().get(13).copied().map(usize::from) != Some(family as usize) {
-                return Err(StorageError::damaged(format!(
-                    "column family {} has an unexpected number",
-                    family.name()
-                )));
-            }
-        }
-        Ok(())
+        Ok(Rocks { kept: KeptIterators::new(), db: Arc::new(db), to_os: WriteOptions::default(), to_disk })
     }
 
     fn family(&self, family: Family) -> Result<impl AsColumnFamilyRef + '_, StorageError> {
@@ -128,6 +109,23 @@ impl Engine for Rocks {
 
     fn release(&self) {
         self.kept.release();
+    }
+
+    /// Batches name families by number; RocksDB numbers them in the order of their creation,
+    /// the one of the hints after those of a directory that was made before there were any.
+    fn check(&self) -> Result<(), StorageError> {
+        for family in [Family::Expiry, Family::Meta, Family::Hints] {
+            let mut probe = WriteBatch::default();
+            probe.put_cf(&self.family(family)?, [], []);
+            // Twelve bytes of header, the tag, then the number.
+            if probe.data().get(13).copied().map(usize::from) != Some(family as usize) {
+                return Err(StorageError::damaged(format!(
+                    "column family {} has an unexpected number",
+                    family.name()
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn stats(&self) -> EngineStats {
