@@ -23,6 +23,7 @@
 //! | 17, 18 | Horizon, HorizonSet | request, [database, version] |
 //! | 19, 20 | Topology, Forming | the document |
 //! | 21, 22 | Ping, Pong | nonce |
+//! | 23 | Gossip | the step |
 //!
 //! A key is its database (1 byte), its length (4 bytes) and its bytes. Kinds are never reused. A node meets kinds
 //! it does not know while a cluster is upgraded node by node: [`DecodeError::UnknownKind`] tells them from damage.
@@ -252,6 +253,11 @@ pub enum Message<'a> {
         /// The encoded step.
         bytes: &'a [u8],
     },
+    /// A step of gossip ([`crate::gossip`]). For the shell, not for the coordinator.
+    Gossip {
+        /// The encoded step.
+        bytes: &'a [u8],
+    },
     /// Are you there? For the shell, not for the coordinator.
     Ping {
         /// Comes back in the answer.
@@ -298,6 +304,7 @@ pub(crate) mod kind {
     pub(crate) const FORMING: u8 = 20;
     pub(crate) const PING: u8 = 21;
     pub(crate) const PONG: u8 = 22;
+    pub(crate) const GOSSIP: u8 = 23;
 }
 
 /// Flags of an Apply.

@@ -98,7 +98,8 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
         24 => Message::HorizonSet { request },
         25 => Message::Topology { bytes: value },
         26 => Message::Forming { bytes: value },
-        27 => Message::Ping { nonce: *number },
+        27 => Message::Gossip { bytes: value },
+        28 => Message::Ping { nonce: *number },
         _ => Message::Pong { nonce: *number },
     });
 }
