@@ -50,7 +50,7 @@ impl Plan {
             201..=2_000 => {
                 Plan { nodes, worlds: 1, warm_s: 150, loss_s: 600, changes: 10, crashes: 10, crash_s: 60 }
             }
-            _ => Plan { nodes, worlds: 1, warm_s: 60, loss_s: 30, changes: 3, crashes: 10, crash_s: 90 },
+            _ => Plan { nodes, worlds: 1, warm_s: 45, loss_s: 15, changes: 2, crashes: 10, crash_s: 60 },
         }
     }
 
@@ -72,11 +72,13 @@ fn main() {
         |part: &str| parts.iter().any(|asked| asked == part) || (parts.is_empty() && part != "threshold");
     let (plan, started) = (Plan::of(nodes), Instant::now());
     println!("{nodes} nodes, seeds 1..={}", plan.worlds);
+    let mut world = plan.warm(1, GossipSettings::default());
+    println!("({:.0} s of real time to warm up)", started.elapsed().as_secs_f64());
     if has("loss") {
-        loss(&plan);
+        loss(&plan, &mut world);
     }
     if has("spread") || has("crash") {
-        spread_and_crash(&plan, has("spread"), has("crash"));
+        spread_and_crash(&plan, world, has("spread"), has("crash"));
     }
     if has("threshold") {
         thresholds(&plan);
@@ -85,9 +87,7 @@ fn main() {
 }
 
 /// False suspicions and traffic at several rates of loss, nobody being down.
-fn loss(plan: &Plan) {
-    // An hour of a small cluster is quick, and one world is enough: every node watches every other.
-    let mut world = plan.warm(1, GossipSettings::default());
+fn loss(plan: &Plan, world: &mut World) {
     for percent in [1, 5, 20] {
         world.loss_per_mille = percent * 10;
         world.verdicts.clear();
@@ -108,8 +108,10 @@ fn loss(plan: &Plan) {
             world.longest_message,
             real_s * 1e6 / (plan.loss_s as f64 * plan.nodes as f64),
         );
-        println!("  phi now, of all pairs: {}", quantiles(phis(&world)));
+        println!("  phi now, of all pairs: {}", quantiles(phis(world)));
     }
+    world.loss_per_mille = 0;
+    world.run_for(20_000);
 }
 
 /// What phi is at this moment, for a sample of observers.
@@ -122,11 +124,13 @@ fn phis(world: &World) -> Vec<f64> {
 }
 
 /// Rounds until everyone has a change, and seconds until everyone has noticed a crash; no loss.
-fn spread_and_crash(plan: &Plan, with_spread: bool, with_crash: bool) {
+///
+/// The first world is given, the others have other seeds.
+fn spread_and_crash(plan: &Plan, first: World, with_spread: bool, with_crash: bool) {
     let (mut halves, mut lasts, mut noticed) = (Vec::new(), Vec::new(), Vec::new());
     let mut missed = 0;
-    for seed in 1..=plan.worlds {
-        let mut world = plan.warm(seed, GossipSettings::default());
+    let others = (2..=plan.worlds).map(|seed| plan.warm(seed, GossipSettings::default()));
+    for mut world in std::iter::once(first).chain(others) {
         for _ in 0..if with_spread { plan.changes } else { 0 } {
             world.run_off_beat();
             let node = world.any();

@@ -5,6 +5,8 @@
 //! entry of a greater version (scuttlebutt reconciliation: van Renesse, Dumitriu, Gough, Thomas, "Efficient
 //! Reconciliation and Flow Control for Anti-Entropy Protocols", LADIS 2008).
 
+use std::sync::Arc;
+
 use super::about;
 use crate::wire::{Malformed, Reader, put_varint, varint_bytes};
 
@@ -58,8 +60,8 @@ impl Entry {
 pub struct Entries {
     /// The greatest version; 0 without entries.
     version: u64,
-    /// Ascending by kind.
-    list: Box<[Entry]>,
+    /// Ascending by kind. Shared with the messages that carry all of it.
+    list: Arc<[Entry]>,
 }
 
 impl Entries {
@@ -81,35 +83,43 @@ impl Entries {
         self.list.iter().find(|entry| entry.kind == kind).map(|entry| &*entry.value)
     }
 
-    /// The entries of a version greater than `after`.
-    pub fn newer_than(&self, after: u64) -> impl Iterator<Item = &Entry> {
-        self.list.iter().filter(move |entry| entry.version > after)
+    /// The entries of a version greater than `after`, ascending by kind.
+    #[must_use]
+    pub fn newer_than(&self, after: u64) -> Arc<[Entry]> {
+        if after == 0 {
+            return Arc::clone(&self.list);
+        }
+        self.list.iter().filter(|entry| entry.version > after).cloned().collect()
     }
 
     /// The node's own change: a new version with these values.
     pub(super) fn publish(&mut self, values: Vec<(u8, Vec<u8>)>) {
         let version = self.version + 1;
         let entries = values.into_iter().map(|(kind, value)| Entry { kind, version, value: value.into() });
-        self.merge(entries.collect());
+        self.merge(&entries.collect());
     }
 
-    /// Takes over entries of a greater version. Answers whether any changed that is news. Nothing happens if there
+    /// Takes over entries, ascending by kind, of a greater version. Answers whether any changed that is news. Nothing happens if there
     /// would be too much of them.
-    pub(super) fn merge(&mut self, entries: Vec<Entry>) -> bool {
+    pub(super) fn merge(&mut self, entries: &Arc<[Entry]>) -> bool {
+        if self.list.is_empty() && is_bounded(entries) {
+            self.replace(Arc::clone(entries));
+            return entries.iter().any(|entry| about::is_news(entry.kind));
+        }
         let mut merged = self.list.to_vec();
         let mut is_news = false;
-        for entry in entries {
+        for entry in entries.iter() {
             match merged.binary_search_by_key(&entry.kind, |known| known.kind) {
                 Err(at) => {
                     is_news |= about::is_news(entry.kind);
-                    merged.insert(at, entry);
+                    merged.insert(at, entry.clone());
                 }
                 Ok(at) => {
                     let Some(known) = merged.get_mut(at) else { continue };
                     // Equal versions are equal, unless a node lied; then all agree on the greater value.
                     if (entry.version, &entry.value) > (known.version, &known.value) {
                         is_news |= about::is_news(entry.kind);
-                        *known = entry;
+                        *known = entry.clone();
                     }
                 }
             }
@@ -117,9 +127,13 @@ impl Entries {
         if !is_bounded(&merged) {
             return false;
         }
-        self.version = merged.iter().map(|entry| entry.version).max().unwrap_or(0);
-        self.list = merged.into();
+        self.replace(merged.into());
         is_news
+    }
+
+    fn replace(&mut self, list: Arc<[Entry]>) {
+        self.version = list.iter().map(|entry| entry.version).max().unwrap_or(0);
+        self.list = list;
     }
 }
 

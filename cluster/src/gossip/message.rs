@@ -12,6 +12,8 @@
 //! integers are little-endian. The values of entries are those of the [topology](crate::topology)'s members: an address,
 //! an option of text, and so on.
 
+use std::sync::Arc;
+
 use super::about::TopologyMark;
 use super::entry::{ENTRIES_MAX, Entry, is_bounded};
 use super::peer::{Heartbeat, Peer};
@@ -27,6 +29,8 @@ const ACK_DIGESTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 4 * 3;
 const HEAD_BYTES_MAX: usize = 1 + 10 + 8 + 2 + 2;
 /// The fewest bytes of a digest: no message has more of them than fit.
 const DIGEST_BYTES_MIN: usize = 4;
+/// About as many digests as fit into a message of a large cluster.
+const DIGESTS_LIKELY_MAX: usize = 2_600;
 /// The most bytes of a digest.
 pub(super) const DIGEST_BYTES_MAX: usize = 40;
 
@@ -61,8 +65,8 @@ pub struct Delta {
     pub incarnation: u64,
     /// These are all its entries of a greater version, as far as the sender knows.
     pub after: u64,
-    /// The entries.
-    pub entries: Vec<Entry>,
+    /// The entries, ascending by kind.
+    pub entries: Arc<[Entry]>,
 }
 
 /// A step of an exchange between two nodes.
@@ -162,7 +166,7 @@ impl GossipMessage {
             if count > ENTRIES_MAX {
                 return Err(Malformed);
             }
-            let entries = (0..count).map(|_| Entry::decode(reader)).collect::<Result<Vec<Entry>, _>>()?;
+            let entries = (0..count).map(|_| Entry::decode(reader)).collect::<Result<Arc<[Entry]>, _>>()?;
             let is_sound = is_bounded(&entries)
                 && entries.is_sorted_by(|a, b| a.kind < b.kind)
                 && entries.iter().all(|entry| entry.version > after);
@@ -182,8 +186,10 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(step: Step, topology: TopologyMark) -> Draft {
-        let message = GossipMessage { step, topology, digests: Vec::new(), deltas: Vec::new() };
+    /// A message that will have about so many digests, or as many as fit.
+    pub(super) fn new(step: Step, topology: TopologyMark, digests: usize) -> Draft {
+        let digests = Vec::with_capacity(digests.min(DIGESTS_LIKELY_MAX));
+        let message = GossipMessage { step, topology, digests, deltas: Vec::new() };
         Draft { message, room: MESSAGE_BYTES_MAX - HEAD_BYTES_MAX, previous: NodeId(0) }
     }
 
@@ -207,7 +213,7 @@ impl Draft {
 
     /// Adds all entries of `peer` after version `after`. Answers whether they fitted.
     pub(super) fn delta(&mut self, peer: &Peer, after: u64) -> bool {
-        let entries: Vec<Entry> = peer.entries.newer_than(after).cloned().collect();
+        let entries = peer.entries.newer_than(after);
         let delta = Delta { id: peer.id, incarnation: peer.heartbeat.incarnation, after, entries };
         let bytes = delta_head_bytes(&delta, self.previous)
             + delta.entries.iter().map(Entry::encoded_bytes).sum::<usize>();

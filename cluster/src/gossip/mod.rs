@@ -299,7 +299,7 @@ impl Gossip {
 
     /// How much this node knows: of itself, of those of whom there is news, and of the next page of members.
     fn syn(&mut self) -> GossipMessage {
-        let mut draft = Draft::new(Step::Syn, self.topology);
+        let mut draft = Draft::new(Step::Syn, self.topology, self.members.len());
         let (members, own) = (&self.members, self.members.own_at());
         draft.digest(members.own().digest());
         if members.len() * DIGEST_BYTES_MAX > draft.room() {
@@ -375,8 +375,8 @@ impl Gossip {
     /// What is to be answered to a message of `step`.
     fn answer(&self, step: Step, mut differences: Differences) -> Option<GossipMessage> {
         let mut draft = match step {
-            Step::Syn => Draft::new(Step::Ack, self.topology),
-            Step::Ack if !differences.lacking.is_empty() => Draft::new(Step::Ack2, self.topology),
+            Step::Syn => Draft::new(Step::Ack, self.topology, differences.telling.len() + 1),
+            Step::Ack if !differences.lacking.is_empty() => Draft::new(Step::Ack2, self.topology, 1),
             Step::Ack | Step::Ack2 => return None,
         };
         draft.digest(self.members.own().digest());

@@ -106,7 +106,7 @@ impl Peer {
     pub(super) fn learn(&mut self, delta: &Delta) -> bool {
         // What is missing in between would count as known: then nothing is taken, and the next exchange brings all.
         let fits = delta.incarnation == self.heartbeat.incarnation && delta.after <= self.entries.version();
-        fits && self.entries.merge(delta.entries.clone())
+        fits && self.entries.merge(&delta.entries)
     }
 
     /// Direct evidence that it lives.

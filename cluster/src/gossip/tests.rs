@@ -305,7 +305,7 @@ fn a_higher_incarnation_replaces_all_that_was_known() {
     assert_eq!(view.version, nodes[1].members.own().entries.version());
     assert!(view.about.is_some());
     // What others still say of the old incarnation changes nothing.
-    let delta = Delta { id: id(2), incarnation: 1, after: 0, entries: Vec::new() };
+    let delta = Delta { id: id(2), incarnation: 1, after: 0, entries: [].into() };
     let message = GossipMessage {
         step: Step::Syn,
         topology: nodes[0].topology,
@@ -326,7 +326,7 @@ fn entries_with_a_gap_before_them_are_not_taken() {
         step: Step::Ack2,
         topology: nodes[0].topology,
         digests: Vec::new(),
-        deltas: vec![Delta { id: id(2), incarnation: 1, after, entries: vec![entry(known + 9)] }],
+        deltas: vec![Delta { id: id(2), incarnation: 1, after, entries: [entry(known + 9)].into() }],
     };
     let (with_gap, without) = (message(known + 1), message(known));
     deliver(&mut nodes[0], id(2), &with_gap, START);

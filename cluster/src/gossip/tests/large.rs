@@ -83,7 +83,7 @@ fn news_does_not_wait_for_its_page() {
         id: third,
         incarnation: 1,
         after: 1,
-        entries: vec![Entry { kind: 5, version: 2, value: [9, 0, 0, 0].into() }],
+        entries: [Entry { kind: 5, version: 2, value: [9, 0, 0, 0].into() }].into(),
     };
     nodes[0].learn(&delta, &mut Vec::new());
     // A page that does not reach the third node.
@@ -95,7 +95,7 @@ fn news_does_not_wait_for_its_page() {
     }
     nodes[0].page_at = at + 1;
     assert!(!nodes[0].syn().digests.iter().any(|digest| digest.id == third), "it is old by now");
-    nodes[0].learn(&Delta { after: 2, entries: load(3), ..delta }, &mut Vec::new());
+    nodes[0].learn(&Delta { after: 2, entries: load(3).into(), ..delta }, &mut Vec::new());
     nodes[0].page_at = at + 1;
     assert!(!nodes[0].syn().digests.iter().any(|digest| digest.id == third), "load is no news");
 }
