@@ -106,6 +106,10 @@ impl Entries {
             self.replace(Arc::clone(entries));
             return entries.iter().any(|entry| about::is_news(entry.kind));
         }
+        // What has come by another way already is the rule when much is new.
+        if entries.iter().all(|entry| self.list.contains(entry)) {
+            return false;
+        }
         let mut merged = self.list.to_vec();
         let mut is_news = false;
         for entry in entries.iter() {

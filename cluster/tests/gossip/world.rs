@@ -18,6 +18,9 @@ use crate::random::Random;
 /// The delay of a message: 0.5 to 10 ms, evenly.
 const DELAY_US: (u64, u64) = (500, 10_000);
 
+/// Everyone is marked up by everyone at the start: in a greater world that is too much to keep.
+const UPS_NODES_MAX: usize = 1_000;
+
 /// A node was marked up or down by another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Verdict {
@@ -93,6 +96,7 @@ pub(crate) struct World {
     order: u64,
     /// How many of a thousand messages are lost.
     pub(crate) loss_per_mille: u64,
+    /// Whom nodes marked up and down; in a world of more than [`UPS_NODES_MAX`] only down.
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) longest_message: usize,
     changes: Vec<Change>,
@@ -124,9 +128,10 @@ impl World {
             effects: Vec::new(),
         };
         for at in 0..count {
-            let node = world.fresh(at, 1, &document, world.now_us);
-            world.nodes.push(node);
+            // Each has its own beat: in step, all messages would be on the way at the same time.
             let delay_us = world.random.below(settings.interval_ms * 1_000);
+            let node = world.fresh(at, 1, &document, world.now_us + delay_us);
+            world.nodes.push(node);
             world.plan(delay_us, Happening::Tick { node: at, life: 1 });
         }
         world
@@ -330,6 +335,9 @@ impl World {
     }
 
     fn judged(&mut self, observer: usize, peer: NodeId, is_up: bool) {
+        if is_up && self.nodes.len() > UPS_NODES_MAX {
+            return;
+        }
         let peer = self.index[&peer];
         self.verdicts.push(Verdict { at_us: self.now_us, observer, peer, is_up });
     }
