@@ -33,7 +33,7 @@ impl World {
     /// What was violated, with the history of the key it was about.
     pub(crate) fn run(&mut self) -> Result<Report, String> {
         let result = self.phases();
-        self.report.finish(&self.env, &self.history, self.strikes);
+        self.report.finish(&self.env, &self.checkers, self.strikes);
         match result {
             Ok(()) => Ok(self.report.clone()),
             Err(what) => Err(format!(

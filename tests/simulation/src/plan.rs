@@ -91,7 +91,8 @@ impl Plan {
         let duration = hours.unwrap_or(duration);
         let is_calm = random.chance(150);
         let is_long = duration > 10 * MINUTE;
-        let fault_gap = if is_long { 5 * SECOND..(duration / 20).max(4 * MINUTE) } else { 300 * MS..8 * SECOND };
+        let fault_gap =
+            if is_long { 5 * SECOND..(duration / 20).max(4 * MINUTE) } else { 300 * MS..8 * SECOND };
         let fault_length =
             if is_long { SECOND..(duration / 6).max(20 * MINUTE) } else { 100 * MS..40 * SECOND };
         let clients = random.within(3..10) as usize;

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use crate::checkers::Checkers;
 use crate::checkers::convergence::Agreement;
-use crate::history::{End, History, Operation};
+use crate::history::{End, Operation};
 use crate::plan::Plan;
 use crate::queue::HOUR;
 use crate::surroundings::Env;
@@ -47,6 +48,8 @@ pub struct Report {
     pub poisoned: u64,
     /// Messages refused since their sender's clock was too far ahead.
     pub clock_refusals: u64,
+    /// Acknowledged writes over which earlier ones won, since some clock was further ahead than is allowed.
+    pub overtaken: u64,
     /// How often a node has taken another for dead.
     pub suspicions: u64,
     /// Records handed over for hints.
@@ -73,7 +76,8 @@ impl Report {
         }
     }
 
-    pub(crate) fn finish(&mut self, env: &Env, _history: &History, strikes: u64) {
+    pub(crate) fn finish(&mut self, env: &Env, checkers: &Checkers, strikes: u64) {
+        self.overtaken = checkers.overtaken;
         self.hash = env.queue.hash();
         self.hours = env.queue.now() as f64 / HOUR as f64;
         self.stamps = env.journal.stamps();
@@ -103,6 +107,7 @@ impl Report {
         self.batches_lost += other.batches_lost;
         self.poisoned += other.poisoned;
         self.clock_refusals += other.clock_refusals;
+        self.overtaken += other.overtaken;
         self.suspicions += other.suspicions;
         self.handed_over += other.handed_over;
         self.owed += other.owed;
@@ -126,8 +131,14 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "faults: {} struck, {} processes stopped, {} batches lost with power, {} disks failed, {} messages refused for \
-             their clock; nodes were suspected {} times",
-            self.strikes, self.stops, self.batches_lost, self.poisoned, self.clock_refusals, self.suspicions
+             their clock, {} writes lost to earlier ones of clocks too far ahead; nodes were suspected {} times",
+            self.strikes,
+            self.stops,
+            self.batches_lost,
+            self.poisoned,
+            self.clock_refusals,
+            self.overtaken,
+            self.suspicions
         )?;
         write!(
             f,

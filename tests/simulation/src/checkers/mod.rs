@@ -7,6 +7,7 @@ pub(crate) mod convergence;
 pub(crate) mod held;
 pub(crate) mod journal;
 mod modifies;
+mod order;
 pub(crate) mod owed;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::plan::Plan;
 use crate::surroundings::Env;
 use held::{Held, count};
 use modifies::{LockWatch, LogWatch};
+use order::OrderWatch;
 
 /// How many words are appended to a log.
 const LOG_WORDS_MAX: usize = 500;
@@ -42,11 +44,16 @@ pub(crate) struct KeyWatch {
     asked: i64,
     log: LogWatch,
     lock: LockWatch,
+    order: OrderWatch,
 }
 
 /// All checkers that look at operations.
 pub(crate) struct Checkers {
     keys: Vec<KeyWatch>,
+    /// Whether wall clocks stay within the allowed drift of each other.
+    clocks_are_close: bool,
+    /// Acknowledged writes over which earlier ones won, since some clock was too far ahead.
+    pub(crate) overtaken: u64,
     /// Whether the ring is stable and every node reachable all the time, so that read-modify-writes are serial.
     is_serial: bool,
 }
@@ -77,9 +84,15 @@ impl Checkers {
                 asked: 0,
                 log: LogWatch::default(),
                 lock: LockWatch::default(),
+                order: OrderWatch::default(),
             }
         };
-        Checkers { keys: plan.keys.iter().map(watch).collect(), is_serial: plan.is_calm() }
+        Checkers {
+            keys: plan.keys.iter().map(watch).collect(),
+            clocks_are_close: plan.clocks_are_close(),
+            overtaken: 0,
+            is_serial: plan.is_calm(),
+        }
     }
 
     pub(crate) fn key(&self, key: usize) -> &KeyWatch {
@@ -124,15 +137,26 @@ impl Checkers {
             _ => End::Done,
         };
         match outcome {
-            Outcome::Failed(_) => return Ok(()),
+            Outcome::Failed(_) => {
+                key.ended(operation);
+                return Ok(());
+            }
             Outcome::Record(record) => key.read(operation, record, env, wall)?,
-            Outcome::Written => key.written(operation, env)?,
+            Outcome::Written => {
+                key.written(operation, env)?;
+                let version = operation.version.unwrap_or_default();
+                self.overtaken += u64::from(key.order.is_overtaken(operation, version));
+                if self.clocks_are_close {
+                    key.order.check(operation, version)?;
+                }
+            }
             Outcome::Modified(reply) => key.modified(operation, reply, env)?,
             Outcome::Refused(_) => {
                 ensure!(key.kind == Kind::Mixed, "a {:?} key refused {operation}", key.kind);
             }
             other => return Err(format!("{operation} ended in {other:?}")),
         }
+        key.ended(operation);
         if self.is_serial { key.serial(operation, outcome) } else { Ok(()) }
     }
 
@@ -164,6 +188,15 @@ impl Checkers {
 impl KeyWatch {
     fn needed(&self, level: Consistency) -> usize {
         level.needed(self.replicas.len())
+    }
+
+    /// A write is over, well or not; a read says nothing of order.
+    fn ended(&mut self, operation: &Operation) {
+        if let (false, Some(at), Some(version)) =
+            (operation.action.is_read(), operation.ended_at, operation.version)
+        {
+            self.order.ended(at, version);
+        }
     }
 
     /// Invariants 1 to 5 and 7, as far as one read shows them.
