@@ -4,6 +4,7 @@ pub mod clock;
 pub mod coordinator;
 pub mod forming;
 pub mod frame;
+pub mod gossip;
 pub mod handshake;
 pub mod hints;
 pub mod latency;

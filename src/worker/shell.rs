@@ -160,6 +160,10 @@ impl coordinator::Shell for Shell {
         self.applying.push(Ticket::Nobody);
     }
 
+    fn accepts_rows(&self) -> bool {
+        self.node.store.poisoned().is_none()
+    }
+
     fn read(&mut self, ticket: Ticket, key: KeyRef<'_>) -> Option<Record> {
         match self.node.store.try_read(key) {
             Ok(Some(record)) => Some(record),

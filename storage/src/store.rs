@@ -441,6 +441,21 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_poisons_the_store_and_keeps_what_it_had() {
+        let disk = MemoryDisk::new();
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        commit(&store, &[row(b"a", 1, Body::Value(b"1"))]).unwrap();
+        disk.set_room(Some(20));
+        commit(&store, &[row(b"a", 2, Body::Value(b"2"))]).unwrap_err();
+        disk.set_room(None);
+        commit(&store, &[row(b"a", 3, Body::Value(b"3"))]).unwrap_err();
+        assert!(store.poisoned().is_some());
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        assert_eq!(store.read(KeyRef::new(0, b"a")).unwrap().base().hlc, Hlc(1));
+        commit(&store, &[row(b"a", 4, Body::Value(b"4"))]).unwrap();
+    }
+
+    #[test]
     fn crash_forgets_only_what_was_not_synced() {
         let disk = MemoryDisk::new();
         let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();

@@ -126,6 +126,12 @@ impl ModifyOp {
         if !matches!(self.change, Change::Add(_)) {
             return self.read(cx);
         }
+        if !cx.shell.accepts_rows() {
+            // Others would take this node's cell, but not this node: the next increment would count on from the older
+            // one, and undo this one where it was seen.
+            let needed = self.levels.write.needed(self.replicas.len());
+            return Step::fail(Failure::Unavailable { needed, alive: 0 });
+        }
         self.phase = Phase::Recalling;
         match cx.read_here(self.round, self.key.key()) {
             Some(record) => self.add(cx, &record),

@@ -100,6 +100,11 @@ pub trait Shell {
     /// slot, durably with this turn's batch, for anti-entropy.
     fn drop_hint(&mut self, key: KeyRef<'_>, missed: Version);
 
+    /// Whether this node's store still accepts rows: not once its disk has failed it.
+    fn accepts_rows(&self) -> bool {
+        true
+    }
+
     /// The record of `key` in this node's store, from memory. `None`: it needs the disk, and
     /// [`local_record`](super::Coordinator::local_record) follows. Rows not yet committed need not be in it.
     fn read(&mut self, ticket: Ticket, key: KeyRef<'_>) -> Option<Record>;

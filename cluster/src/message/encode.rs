@@ -72,6 +72,7 @@ impl Message<'_> {
             Message::HorizonSet { request } => put_kind(out, kind::HORIZON_SET, *request),
             Message::Topology { .. } => out.push(kind::TOPOLOGY),
             Message::Forming { .. } => out.push(kind::FORMING),
+            Message::Gossip { .. } => out.push(kind::GOSSIP),
             Message::Ping { nonce } => put_kind(out, kind::PING, RequestId(*nonce)),
             Message::Pong { nonce } => put_kind(out, kind::PONG, RequestId(*nonce)),
             Message::KeepHint { target, key, missed } => {
@@ -89,7 +90,7 @@ impl Message<'_> {
         match self {
             Message::Apply { row: Row { body: Body::Value(value), .. }, .. } => value,
             Message::Found { record, .. } | Message::Repair { record, .. } => record.encoded(),
-            Message::Topology { bytes } | Message::Forming { bytes } => bytes,
+            Message::Topology { bytes } | Message::Forming { bytes } | Message::Gossip { bytes } => bytes,
             _ => &[],
         }
     }

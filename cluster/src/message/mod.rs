@@ -23,6 +23,7 @@
 //! | 17, 18 | Horizon, HorizonSet | request, [database, version] |
 //! | 19, 20 | Topology, Forming | the document |
 //! | 21, 22 | Ping, Pong | nonce |
+//! | 23 | Gossip | the step |
 //! | 24 | KeepHint | target, version missed, key |
 //!
 //! A key is its database (1 byte), its length (4 bytes) and its bytes. Kinds are never reused. A node meets kinds
@@ -303,6 +304,11 @@ pub enum Message<'a> {
         /// The encoded step.
         bytes: &'a [u8],
     },
+    /// A step of gossip ([`crate::gossip`]). For the shell, not for the coordinator.
+    Gossip {
+        /// The encoded step.
+        bytes: &'a [u8],
+    },
     /// Are you there? For the shell, not for the coordinator.
     Ping {
         /// Comes back in the answer.
@@ -358,6 +364,7 @@ pub(crate) mod kind {
     pub(crate) const FORMING: u8 = 20;
     pub(crate) const PING: u8 = 21;
     pub(crate) const PONG: u8 = 22;
+    pub(crate) const GOSSIP: u8 = 23;
     pub(crate) const KEEP_HINT: u8 = 24;
 }
 

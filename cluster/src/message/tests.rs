@@ -47,7 +47,7 @@ type Parts = (u8, u64, (u8, Vec<u8>), Record, Version, (Vec<u8>, Option<u64>, bo
 
 fn parts() -> impl Strategy<Value = Parts> {
     let rest = (bytes(), any::<Option<u64>>(), any::<bool>(), any::<u64>());
-    (0u8..31, any::<u64>(), (any::<u8>(), bytes()), record(), version(), rest)
+    (0u8..32, any::<u64>(), (any::<u8>(), bytes()), record(), version(), rest)
 }
 
 fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
@@ -103,8 +103,9 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
         24 => Message::HorizonSet { request },
         25 => Message::Topology { bytes: value },
         26 => Message::Forming { bytes: value },
-        27 => Message::Ping { nonce: *number },
-        28 => Message::KeepHint { target: NodeId(*number), key, missed: version },
+        27 => Message::Gossip { bytes: value },
+        28 => Message::Ping { nonce: *number },
+        29 => Message::KeepHint { target: NodeId(*number), key, missed: version },
         _ => Message::Pong { nonce: *number },
     });
 }
@@ -130,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..31) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..32) {
         let _ = Message::decode(&bytes);
         let mut bytes = bytes;
         bytes.insert(0, kind);

@@ -28,6 +28,8 @@ struct Disk {
     syncs: u64,
     write_fault: bool,
     sync_fault: bool,
+    /// How many more bytes fit; `None` is without end.
+    room: Option<u64>,
     /// Reads of [`Tier::Memory`] answer as if everything were on disk.
     cold: bool,
 }
@@ -76,6 +78,12 @@ impl MemoryDisk {
         self.0.write().sync_fault = failing;
     }
 
+    /// From now on the disk takes `bytes` more and is then full, so that what does not fit fails. `None`: it has room
+    /// without end again.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        self.0.write().room = bytes;
+    }
+
     /// Makes reads that may not touch the disk answer that they would have to (or no longer).
     pub fn set_cold(&self, cold: bool) {
         self.0.write().cold = cold;
@@ -83,6 +91,17 @@ impl MemoryDisk {
 }
 
 impl Disk {
+    /// Takes room for `bytes`.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`] if they do not fit; the room is left as it was.
+    fn take_room(&mut self, bytes: u64) -> Result<(), StorageError> {
+        let Some(room) = &mut self.room else { return Ok(()) };
+        let left = room.checked_sub(bytes);
+        *room = left.ok_or_else(|| StorageError::Failed { what: "injected fault: no space left".into() })?;
+        Ok(())
+    }
+
     fn entries(&self, family: Family) -> &Entries {
         let [rows, expiry, meta, hints] = &self.families;
         match family {
@@ -133,6 +152,7 @@ impl Engine for Memory {
         if sync && disk.sync_fault {
             return Err(StorageError::Failed { what: "injected sync fault".into() });
         }
+        disk.take_room(batch.len() as u64)?;
         let mut replaced = Vec::with_capacity(changes.len());
         for change in changes {
             let value = disk.put(change.family, change.key.to_vec(), change.value.map(<[u8]>::to_vec));

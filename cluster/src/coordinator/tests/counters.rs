@@ -244,3 +244,17 @@ fn at_one_the_own_store_is_enough() {
     bench.commit(true);
     assert_eq!(bench.outcome(tag), integer(3));
 }
+
+#[test]
+fn a_node_whose_store_has_failed_counts_no_more() {
+    let mut bench = Bench::new();
+    let seen = add(&mut bench, 5);
+    bench.commit(false);
+    bench.shell.is_poisoned = true;
+    assert!(matches!(bench.outcome(seen), Outcome::Failed(Failure::Timeout { .. })));
+    bench.shell.sent.clear();
+    let tag = add(&mut bench, 1);
+    assert_eq!(bench.outcome(tag), Outcome::Failed(Failure::Unavailable { needed: 2, alive: 0 }));
+    assert!(bench.shell.sent.is_empty(), "a cell that does not know of the 5 would undo it on the replicas");
+    assert!(bench.shell.locks.is_empty());
+}

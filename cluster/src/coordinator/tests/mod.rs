@@ -52,6 +52,7 @@ struct Script {
     record: Option<Record>,
     disk_reads: Vec<Ticket>,
     full_queues: HashSet<NodeId>,
+    is_poisoned: bool,
     locks: HashMap<u64, VecDeque<OpId>>,
     handed_on: Vec<(OpId, u64)>,
     finished: Vec<(Tag, Outcome)>,
@@ -86,6 +87,10 @@ impl Shell for Script {
 
     fn drop_hint(&mut self, _key: KeyRef<'_>, _missed: Version) {
         self.dropped_hints += 1;
+    }
+
+    fn accepts_rows(&self) -> bool {
+        !self.is_poisoned
     }
 
     fn read(&mut self, ticket: Ticket, _key: KeyRef<'_>) -> Option<Record> {

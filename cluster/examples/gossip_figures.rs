@@ -1,0 +1,226 @@
+//! The figures of docs/failure-detection.md, by simulation: `cargo run --release -p gyre-cluster --example
+//! gossip_figures -- NODES [PART…]` prints one line for each part: `loss`, `spread` (of changes), `crash`, `threshold`;
+//! all but the last unless told. The seed is 1, 2, …, and printed.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a program for people, over its own numbers"
+)]
+
+#[path = "../tests/coordinator/random.rs"]
+mod random;
+#[path = "../tests/gossip/world.rs"]
+#[allow(dead_code, reason = "shared with tests that use all of it")]
+mod world;
+
+use std::time::Instant;
+
+use gyre_cluster::gossip::GossipSettings;
+use gyre_cluster::time::MonoMicros;
+use world::World;
+
+/// How much is simulated for one size of cluster.
+struct Plan {
+    nodes: usize,
+    /// How many worlds, with seeds from 1.
+    worlds: u64,
+    /// For how long each runs before anything is measured, in seconds.
+    warm_s: u64,
+    /// For how long false suspicions are counted, at each loss, in seconds.
+    loss_s: u64,
+    /// How many changes are followed in each world.
+    changes: usize,
+    /// How many nodes crash in each world, at once.
+    crashes: usize,
+    /// For how long the others are watched then, in seconds.
+    crash_s: u64,
+}
+
+impl Plan {
+    fn of(nodes: usize) -> Plan {
+        match nodes {
+            0..=20 => {
+                Plan { nodes, worlds: 50, warm_s: 150, loss_s: 3_600, changes: 10, crashes: 1, crash_s: 60 }
+            }
+            21..=200 => {
+                Plan { nodes, worlds: 20, warm_s: 150, loss_s: 3_600, changes: 10, crashes: 1, crash_s: 60 }
+            }
+            201..=2_000 => {
+                Plan { nodes, worlds: 1, warm_s: 150, loss_s: 600, changes: 10, crashes: 10, crash_s: 60 }
+            }
+            _ => Plan { nodes, worlds: 1, warm_s: 45, loss_s: 15, changes: 2, crashes: 10, crash_s: 60 },
+        }
+    }
+
+    fn warm(&self, seed: u64, settings: GossipSettings) -> World {
+        let mut world = World::new(self.nodes, seed, settings);
+        world.run_for(self.warm_s * 1_000);
+        world
+    }
+}
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let Some(nodes) = args.next().and_then(|text| text.parse().ok()) else {
+        eprintln!("usage: gossip_figures NODES [loss] [spread] [crash] [threshold]");
+        return;
+    };
+    let parts: Vec<String> = args.collect();
+    let has =
+        |part: &str| parts.iter().any(|asked| asked == part) || (parts.is_empty() && part != "threshold");
+    let (plan, started) = (Plan::of(nodes), Instant::now());
+    println!("{nodes} nodes, seeds 1..={}", plan.worlds);
+    let mut world = plan.warm(1, GossipSettings::default());
+    println!("({:.0} s of real time to warm up)", started.elapsed().as_secs_f64());
+    if has("loss") {
+        loss(&plan, &mut world);
+    }
+    if has("spread") || has("crash") {
+        spread_and_crash(&plan, world, has("spread"), has("crash"));
+    }
+    if has("threshold") {
+        thresholds(&plan);
+    }
+    println!("({:.0} s of real time)", started.elapsed().as_secs_f64());
+}
+
+/// False suspicions and traffic at several rates of loss, nobody being down.
+fn loss(plan: &Plan, world: &mut World) {
+    for percent in [1, 5, 20] {
+        world.loss_per_mille = percent * 10;
+        world.verdicts.clear();
+        world.take_sent_bytes();
+        let started = Instant::now();
+        world.run_for(plan.loss_s * 1_000);
+        let real_s = started.elapsed().as_secs_f64();
+        let sent = world.take_sent_bytes();
+        let (sum, most) = (sent.iter().sum::<u64>(), sent.iter().max().copied().unwrap_or(0));
+        let per_s = |bytes: u64| bytes / plan.loss_s;
+        let downs = world.verdicts.iter().filter(|verdict| !verdict.is_up).count();
+        println!(
+            "loss {percent} %, {} s: {downs} false suspicions; bytes per node and second {} (busiest node {}), \
+             longest message {}; {:.1} us of processor per node and second",
+            plan.loss_s,
+            per_s(sum / plan.nodes as u64),
+            per_s(most),
+            world.longest_message,
+            real_s * 1e6 / (plan.loss_s as f64 * plan.nodes as f64),
+        );
+        println!("  phi now, of all pairs: {}", quantiles(phis(world)));
+    }
+    world.loss_per_mille = 0;
+    world.run_for(20_000);
+}
+
+/// What phi is at this moment, for a sample of observers.
+fn phis(world: &World) -> Vec<f64> {
+    let step = (world.count() / 100).max(1);
+    let observers = (0..world.count()).step_by(step);
+    observers
+        .flat_map(|at| world.gossip(at).peers(MonoMicros(world.now_us())).filter_map(|peer| peer.phi))
+        .collect()
+}
+
+/// Rounds until everyone has a change, and seconds until everyone has noticed a crash; no loss.
+///
+/// The first world is given, the others have other seeds.
+fn spread_and_crash(plan: &Plan, first: World, with_spread: bool, with_crash: bool) {
+    let (mut halves, mut lasts, mut noticed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut missed = 0;
+    let others = (2..=plan.worlds).map(|seed| plan.warm(seed, GossipSettings::default()));
+    for mut world in std::iter::once(first).chain(others) {
+        for _ in 0..if with_spread { plan.changes } else { 0 } {
+            world.run_off_beat();
+            let node = world.any();
+            let change = world.change(node);
+            world.run_for(20_000);
+            let spread = world.spread_us(change).expect("everyone has it after twenty rounds");
+            halves.push(spread[spread.len() / 2] as f64 / 1e6);
+            lasts.push(spread[spread.len() - 1] as f64 / 1e6);
+        }
+        if with_crash {
+            let (times, unseen) = crash(plan, &mut world);
+            noticed.extend(times);
+            missed += unseen;
+        }
+    }
+    if with_spread {
+        println!("rounds until half have a change, of {} changes: {}", halves.len(), quantiles(halves));
+        println!("rounds until all have a change: {}", quantiles(lasts));
+    }
+    if with_crash {
+        println!("seconds until a crash is noticed, over observers: {}; {missed} never", quantiles(noticed));
+    }
+}
+
+/// Crashes some nodes. Answers after how many seconds each other node had noticed each, and how many have not.
+fn crash(plan: &Plan, world: &mut World) -> (Vec<f64>, usize) {
+    world.run_off_beat();
+    let mut dead = Vec::new();
+    while dead.len() < plan.crashes {
+        let node = world.any();
+        if !dead.contains(&node) {
+            world.crash(node);
+            dead.push(node);
+        }
+    }
+    let crashed_us = world.now_us();
+    world.verdicts.clear();
+    world.run_for(plan.crash_s * 1_000);
+    let downs: Vec<_> = world.verdicts.iter().filter(|verdict| !verdict.is_up).collect();
+    let wrong = downs.iter().filter(|verdict| !dead.contains(&verdict.peer)).count();
+    assert_eq!(wrong, 0, "nobody else is suspected");
+    let times: Vec<f64> = downs.iter().map(|verdict| (verdict.at_us - crashed_us) as f64 / 1e6).collect();
+    let missed = dead.len() * (plan.nodes - dead.len()) - times.len();
+    (times, missed)
+}
+
+/// What other thresholds would do: false suspicions at 20 % loss, and the time to notice a crash.
+fn thresholds(plan: &Plan) {
+    for phi_threshold in [1.0, 2.0, 3.0, 4.0, 5.0, 8.0, 12.0] {
+        let settings = GossipSettings { phi_threshold, ..GossipSettings::default() };
+        let mut world = plan.warm(1, settings);
+        let mut counts = Vec::new();
+        for percent in [1, 5, 20] {
+            world.loss_per_mille = percent * 10;
+            world.verdicts.clear();
+            world.run_for(plan.loss_s * 1_000);
+            counts.push(world.verdicts.iter().filter(|verdict| !verdict.is_up).count());
+        }
+        let mut times = Vec::new();
+        for seed in 1..=plan.worlds {
+            let mut world = plan.warm(seed, settings);
+            world.run_off_beat();
+            let (crashed_us, dead) = (world.now_us(), world.any());
+            world.crash(dead);
+            world.verdicts.clear();
+            world.run_for(plan.crash_s * 1_000);
+            let downs = world.verdicts.iter().filter(|verdict| !verdict.is_up && verdict.peer == dead);
+            times.extend(downs.map(|verdict| (verdict.at_us - crashed_us) as f64 / 1e6));
+        }
+        println!(
+            "threshold {phi_threshold}: false suspicions in {} s at 1, 5, 20 % loss {counts:?}; crash noticed {}",
+            plan.loss_s,
+            quantiles(times)
+        );
+    }
+}
+
+/// Mean, median, 99th percentile and maximum.
+fn quantiles(mut values: Vec<f64>) -> String {
+    if values.is_empty() {
+        return "none".into();
+    }
+    values.sort_unstable_by(f64::total_cmp);
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let at = |quantile: f64| values[((values.len() - 1) as f64 * quantile).round() as usize];
+    format!(
+        "mean {mean:.2}, p50 {:.2}, p99 {:.2}, max {:.2} ({} values)",
+        at(0.5),
+        at(0.99),
+        at(1.0),
+        values.len()
+    )
+}
