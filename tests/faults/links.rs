@@ -9,8 +9,9 @@ use crate::processes::{FLAGS, both_levels};
 use crate::report::conclude;
 use crate::wire::Condition;
 
-/// How long a network stays broken.
-const BROKEN: Duration = Duration::from_secs(5);
+/// How long a network stays broken: shorter than peers keep a silent link, and longer.
+const SHORT: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(15);
 /// Operations of every group between two steps of a scenario.
 const SOME: u64 = 60;
 /// Breaks the network of three nodes by `harm` under load, for `time`.
@@ -30,7 +31,7 @@ fn broken(scenario: &str, time: Duration, harm: impl FnOnce(&Network)) {
 
 #[test]
 fn a_node_cut_off_costs_no_acknowledged_write() {
-    broken("one node of three cut off", BROKEN, |network| network.cut(&[2], &[0, 1]));
+    broken("one node of three cut off", LONG, |network| network.cut(&[2], &[0, 1]));
 }
 
 #[test]
@@ -41,12 +42,12 @@ fn a_node_cut_off_for_60_s_costs_no_acknowledged_write() {
 
 #[test]
 fn a_node_that_is_heard_but_does_not_hear_costs_no_acknowledged_write() {
-    broken("one way: a node hears nobody", BROKEN, |network| network.cut_one_way(&[0, 1], &[2]));
+    broken("one way: a node hears nobody", SHORT, |network| network.cut_one_way(&[0, 1], &[2]));
 }
 
 #[test]
 fn a_node_that_hears_but_is_not_heard_costs_no_acknowledged_write() {
-    broken("one way: nobody hears a node", BROKEN, |network| network.cut_one_way(&[2], &[0, 1]));
+    broken("one way: nobody hears a node", SHORT, |network| network.cut_one_way(&[2], &[0, 1]));
 }
 
 /// Puts `condition` in force between all nodes while every group has `operations` done.

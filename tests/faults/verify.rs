@@ -72,7 +72,7 @@ impl Expected {
 
 /// Keys of which some replica holds something else than the others, or says nothing.
 fn disagreeing(client: &mut Client, keys: &[String]) -> Vec<String> {
-    let replies = ask(client, keys.iter().map(|key| format!("GYRE REPLICAS {key}")).collect());
+    let replies = ask(client, keys.iter().map(|key| format!("GYRE REPLICAS {key}")));
     let disagree = |reply: &Reply| reply.field("agree") != Some(&Reply::Integer(1));
     keys.iter().zip(replies).filter(|(_, reply)| disagree(reply)).map(|(key, _)| key.clone()).collect()
 }
@@ -80,7 +80,7 @@ fn disagreeing(client: &mut Client, keys: &[String]) -> Vec<String> {
 /// Reads every key at `level` and notes what is missing.
 fn read_all(client: &mut Client, level: &str, expected: &Expected, verdict: &mut Verdict) {
     assert_eq!(client.run(&format!("CONSISTENCY READ {level} STRICT")), Reply::ok());
-    let replies = ask(client, expected.0.keys().map(|key| format!("GET {key}")).collect());
+    let replies = ask(client, expected.0.keys().map(|key| format!("GET {key}")));
     for ((key, (least, greatest)), reply) in expected.0.iter().zip(replies) {
         if number(&reply).is_none_or(|value| !(least..=greatest).contains(&&value)) {
             verdict.lost.push(format!("{key} read at {level} is {reply:?}, not {least} to {greatest}"));
@@ -89,7 +89,8 @@ fn read_all(client: &mut Client, level: &str, expected: &Expected, verdict: &mut
 }
 
 /// Sends `lines` and answers their replies; lines that meet an error are sent again, with a bound.
-fn ask(client: &mut Client, lines: Vec<String>) -> Vec<Reply> {
+fn ask(client: &mut Client, lines: impl Iterator<Item = String>) -> Vec<Reply> {
+    let lines: Vec<String> = lines.collect();
     let mut replies: Vec<Reply> = Vec::new();
     for lines in lines.chunks(PIPELINE) {
         replies.extend(eventually("all reads are served", || {
@@ -99,4 +100,31 @@ fn ask(client: &mut Client, lines: Vec<String>) -> Vec<Reply> {
         }));
     }
     replies
+}
+
+mod tests {
+    use super::*;
+    use crate::ledger::all_counters;
+    use crate::load::{self, Group};
+    use crate::processes::{FLAGS, addresses};
+
+    #[test]
+    fn a_write_that_is_gone_and_an_increment_too_many_are_found() {
+        let cluster = Cluster::start_with(3, FLAGS);
+        let groups = Group::of_each(&[Level::Quorum], &addresses(&cluster));
+        let groups = load::run(&groups, |progress| progress.wait_for(20));
+        let mut client = cluster.client(1);
+        let written = groups[0].ledger.registers.iter().find(|register| register.acknowledged > 0).unwrap();
+        assert_eq!(client.run(&format!("DEL {}", written.key)), Reply::Integer(1));
+        let counter = groups[1].ledger.counters.keys().next().unwrap();
+        client.run(&format!("INCR {counter}"));
+
+        let counters = all_counters(&groups);
+        for (group, key) in groups.iter().zip([&written.key, counter]) {
+            let lost = verify(&cluster, group, &counters).lost;
+            // By one read at QUORUM, one at ALL, and one at QUORUM through each node.
+            assert_eq!(lost.len(), 5, "{lost:?}");
+            assert!(lost.iter().all(|line| line.starts_with(&format!("{key} "))), "{lost:?}");
+        }
+    }
 }
