@@ -21,6 +21,7 @@ mod network;
 mod processes;
 mod report;
 mod sloppy;
+mod storm;
 #[path = "../support/mod.rs"]
 mod support;
 mod verify;

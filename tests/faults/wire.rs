@@ -184,7 +184,7 @@ fn destination(packet: &[u8]) -> Option<[u8; 4]> {
 }
 
 /// The finaliser of splitmix64: equal numbers are lost in equal runs, as far as packets come in equal order.
-fn scramble(number: u64) -> u64 {
+pub(crate) fn scramble(number: u64) -> u64 {
     let mut x = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
