@@ -1,4 +1,4 @@
-//! The command line: `gyre server`, `dev`, `status`, `ring`, `version`.
+//! The command line: `gyre server`, `dev`, `status`, `ring`, `hints`, `version`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -26,6 +26,9 @@ pub fn run() -> ExitCode {
         }
         Some(("ring", matches)) => {
             status::ring(&target(matches), matches.get_flag("json")).map_err(|error| error.to_string())
+        }
+        Some(("hints", matches)) => {
+            status::hints(&target(matches), matches.get_flag("json")).map_err(|error| error.to_string())
         }
         _ => {
             println!("gyre {}", env!("CARGO_PKG_VERSION"));
@@ -94,6 +97,7 @@ fn command() -> Command {
             "Show the nodes of a cluster: state, address, share of the ring",
         ))
         .subcommand(client_command("ring", "Show which nodes keep which slots"))
+        .subcommand(client_command("hints", "Show what a node keeps for nodes that missed it"))
         .subcommand(Command::new("version").about("Show the version"))
 }
 

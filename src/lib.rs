@@ -8,6 +8,7 @@ pub mod config;
 pub mod dev;
 pub mod error;
 pub mod execute;
+pub mod handoff;
 pub mod http;
 pub mod logging;
 pub mod metrics;

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use gyre_cluster::clock::HybridClock;
+use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::ring::Ring;
 use gyre_cluster::topology::{Endpoint, Member, MemberState, Topology};
@@ -53,6 +54,8 @@ pub struct Node {
     pub locks: KeyLocks,
     /// Counters and histograms.
     pub metrics: Metrics,
+    /// How the replay of hints stands, by target; shown by worker 0.
+    pub handoff: ArcSwap<Vec<TargetStatus>>,
     /// SLOWLOG.
     pub slowlog: SlowLog,
     /// One mailbox a worker.
@@ -103,6 +106,7 @@ impl Node {
             clients: ClientRegistry::default(),
             locks: KeyLocks::default(),
             metrics: Metrics::new(mailboxes.len()),
+            handoff: ArcSwap::default(),
             slowlog: SlowLog::default(),
             config: ArcSwap::from_pointee(config),
             mailboxes,

@@ -70,6 +70,7 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
         memtable_bytes: config.memtable_size,
         block_cache_bytes: config.block_cache_size,
         row_cache_bytes: config.row_cache_size,
+        hint_bytes_max: config.max_hint_bytes as u64,
         ..StoreOptions::new(config.dir.join("store"))
     };
     std::fs::create_dir_all(&config.dir)

@@ -1,4 +1,5 @@
-//! `gyre status` and `gyre ring`: what a node answers to `GYRE STATUS` and `GYRE RING`, as tables or JSON.
+//! `gyre status`, `gyre ring` and `gyre hints`: what a node answers to `GYRE STATUS`, `GYRE RING` and `GYRE HINTS`, as
+//! tables or JSON.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -79,6 +80,11 @@ pub fn status(target: &Target, as_json: bool) -> Result<(), StatusError> {
 /// Prints who keeps which slots.
 pub fn ring(target: &Target, as_json: bool) -> Result<(), StatusError> {
     print(&json(&target.ask(&["GYRE", "RING"])?), as_json, ring_text)
+}
+
+/// Prints what a node keeps for nodes that missed it.
+pub fn hints(target: &Target, as_json: bool) -> Result<(), StatusError> {
+    print(&json(&target.ask(&["GYRE", "HINTS"])?), as_json, hints_text)
 }
 
 fn print(answer: &Json, as_json: bool, text: fn(&Json) -> String) -> Result<(), StatusError> {
@@ -186,6 +192,35 @@ fn ring_text(ring: &Json) -> String {
     text
 }
 
+fn hints_text(hints: &Json) -> String {
+    let (node, bytes, max) = (field(hints, "node"), field(hints, "bytes"), field(hints, "max-bytes"));
+    let mut text = format!("Node     {node}, {bytes} bytes of {max}\n");
+    let count = |name| field(hints, name);
+    text += &format!(
+        "Hints    {} kept, {} replayed, {} dropped, {} expired; {} keys forgotten since the start\n\n",
+        count("kept"),
+        count("replayed"),
+        count("dropped"),
+        count("expired"),
+        count("forgotten")
+    );
+    let targets = hints.get("targets").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    if targets.is_empty() {
+        return text + "No node misses anything that this one knows of.\n";
+    }
+    let header = ["", "ADDRESS", "KEYS", "BYTES", "OLDEST s", "KEYS/s", "REPLAYED", "FAILURES", "NODE"];
+    let rows = targets.iter().map(|target| {
+        let is_up = target.get("up").and_then(Json::as_bool) == Some(true);
+        let names =
+            ["address", "keys", "bytes", "oldest-seconds", "keys-per-second", "replayed", "failures", "id"];
+        let [address, keys, bytes, oldest, rate, replayed, failures, id] =
+            names.map(|name| field(target, name));
+        let mark = if is_up { "U" } else { "D" }.to_string();
+        [mark, address, keys, bytes, oldest, rate, replayed, failures, id]
+    });
+    text + &table(&header, rows) + "\nU up and being served, D down.\n"
+}
+
 /// Columns as wide as their widest cell.
 fn table<const N: usize>(header: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let mut lines: Vec<[String; N]> = vec![header.map(str::to_string)];
@@ -254,6 +289,28 @@ mod tests {
         ]);
         let text = ring_text(&json(&map(&[("epoch", Value::Int(1)), ("ranges", Value::Array(vec![range]))])));
         assert!(text.lines().any(|line| line == "0      99    a:1      b:2 c:3"), "{text}");
+    }
+
+    #[test]
+    fn the_hints_show_a_line_for_each_target() {
+        let target = map(&[
+            ("id", bulk("00ab")),
+            ("address", bulk("a:1")),
+            ("up", Value::Boolean(true)),
+            ("keys", Value::Int(12)),
+            ("bytes", Value::Int(900)),
+            ("oldest-seconds", Value::Int(61)),
+            ("keys-per-second", Value::Int(2_000)),
+            ("replayed", Value::Int(77)),
+            ("failures", Value::Int(0)),
+        ]);
+        let some = map(&[("bytes", Value::Int(900)), ("targets", Value::Array(vec![target]))]);
+        let text = hints_text(&json(&some));
+        let words: Vec<&str> =
+            text.lines().find(|line| line.starts_with('U')).unwrap().split_whitespace().collect();
+        assert_eq!(words, ["U", "a:1", "12", "900", "61", "2000", "77", "0", "00ab"]);
+        let none = hints_text(&json(&map(&[("targets", Value::Array(Vec::new()))])));
+        assert!(none.contains("No node misses anything"), "{none}");
     }
 
     #[test]

@@ -1,13 +1,14 @@
-//! `GYRE STATUS` and `GYRE RING`: what this node knows of the cluster, as RESP maps.
+//! `GYRE STATUS`, `GYRE RING` and `GYRE HINTS`: what this node knows of the cluster, as RESP maps.
 
 use gyre_cluster::node::NodeId;
 use gyre_cluster::ring::Ring;
 use gyre_cluster::topology::{Member, MemberState, Topology};
 use gyre_protocol::Reply;
+use gyre_storage::HintStats;
 
 use crate::http::Observed;
 use crate::metrics::exposition::{Gauges, PeerGauges, render};
-use crate::node::Node;
+use crate::node::{Node, wall_clock};
 
 /// The answer to `GYRE STATUS`: the cluster, this node, and a map for each member.
 pub fn status_reply(node: &Node) -> Reply {
@@ -52,6 +53,45 @@ pub fn ring_reply(node: &Node) -> Reply {
     });
     pairs.push(("ranges", Reply::Array(ranges.collect())));
     Reply::map(pairs)
+}
+
+/// The answer to `GYRE HINTS`: what this node keeps for nodes that missed it.
+pub fn hints_reply(node: &Node) -> Reply {
+    let (counts, now) = (node.store.hint_counts(), wall_clock());
+    let topology = node.topology.load();
+    let shown = node.handoff.load();
+    let target = |stat: &HintStats| {
+        let id = NodeId(stat.target);
+        let member = (**topology).as_ref().and_then(|topology| topology.members.get(&id));
+        let address = member.map_or(Reply::Null, |member| Reply::text(member.client_addr.to_string()));
+        let replay = shown.iter().find(|status| status.target == id);
+        let age_ms = now.0.saturating_sub(stat.oldest.millis());
+        Reply::map([
+            ("id", Reply::text(id.to_string())),
+            ("address", address),
+            ("up", Reply::Boolean(replay.is_some_and(|status| status.is_up))),
+            ("keys", number(stat.keys)),
+            ("bytes", number(stat.bytes)),
+            ("oldest-seconds", number(age_ms / 1_000)),
+            ("keys-per-second", number(replay.map_or(0, |status| status.rate))),
+            ("replayed", number(replay.map_or(0, |status| status.replayed))),
+            ("in-flight", number(replay.map_or(0, |status| status.in_flight as u64))),
+            ("failures", number(replay.map_or(0, |status| u64::from(status.failures)))),
+        ])
+    };
+    let config = node.config.load();
+    Reply::map([
+        ("node", Reply::text(node.id.to_string())),
+        ("bytes", number(counts.bytes)),
+        ("max-bytes", number(config.max_hint_bytes as u64)),
+        ("window-seconds", number(config.hint_window_seconds)),
+        ("kept", number(counts.kept)),
+        ("replayed", number(counts.replayed)),
+        ("dropped", number(counts.dropped)),
+        ("expired", number(counts.expired)),
+        ("forgotten", number(counts.forgotten)),
+        ("targets", Reply::Array(node.store.hint_stats().iter().map(target).collect())),
+    ])
 }
 
 fn cluster(topology: &Topology) -> [(&'static str, Reply); 4] {
@@ -147,6 +187,8 @@ fn gauges(node: &Node) -> Gauges {
         ring_members: node.ring.load().members().len() as u64,
         store_poisoned: node.store.poisoned().is_some(),
         store: node.store.stats(),
+        hints: node.store.hint_counts(),
+        hint_targets: node.handoff.load().to_vec(),
         peers: peers.collect(),
     }
 }

@@ -61,6 +61,78 @@ impl Consistency {
     }
 }
 
+/// Whose answers count when replicas are down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Quorums {
+    /// The next nodes clockwise stand in for replicas that are down; their answers count (Dynamo, section 4.6).
+    #[default]
+    Sloppy,
+    /// Only replicas count.
+    Strict,
+}
+
+impl Quorums {
+    /// The name the `CONSISTENCY` command uses.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Quorums::Sloppy => "SLOPPY",
+            Quorums::Strict => "STRICT",
+        }
+    }
+}
+
+/// What an operation asks for: how many answers, and whose count. A [`Consistency`] alone is sloppy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Level {
+    /// How many replicas must answer.
+    pub consistency: Consistency,
+    /// Whether stand-ins count.
+    pub quorums: Quorums,
+}
+
+impl Level {
+    /// Set in the byte of a strict level in peer messages.
+    const STRICT_BIT: u8 = 0x10;
+
+    /// `consistency` of real replicas only.
+    #[must_use]
+    pub const fn strict(consistency: Consistency) -> Level {
+        Level { consistency, quorums: Quorums::Strict }
+    }
+
+    /// As [`Consistency::needed`].
+    #[must_use]
+    pub const fn needed(self, replicas: usize) -> usize {
+        self.consistency.needed(replicas)
+    }
+
+    /// Its byte in peer messages.
+    #[must_use]
+    pub const fn to_byte(self) -> u8 {
+        match self.quorums {
+            Quorums::Sloppy => self.consistency.to_byte(),
+            Quorums::Strict => self.consistency.to_byte() | Level::STRICT_BIT,
+        }
+    }
+
+    /// The level of a byte in a peer message; `None` for bytes that name no level.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Option<Level> {
+        let quorums = if byte & Level::STRICT_BIT == 0 { Quorums::Sloppy } else { Quorums::Strict };
+        match Consistency::from_byte(byte & !Level::STRICT_BIT) {
+            Some(consistency) => Some(Level { consistency, quorums }),
+            None => None,
+        }
+    }
+}
+
+impl From<Consistency> for Level {
+    fn from(consistency: Consistency) -> Level {
+        Level { consistency, quorums: Quorums::default() }
+    }
+}
+
 /// Where a count of answers stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -174,10 +246,13 @@ mod tests {
     #[test]
     fn levels_survive_their_byte() {
         for level in [Consistency::One, Consistency::Quorum, Consistency::All] {
-            assert_eq!(Consistency::from_byte(level.to_byte()), Some(level));
+            for level in [Level::from(level), Level::strict(level)] {
+                assert_eq!(Level::from_byte(level.to_byte()), Some(level));
+            }
         }
-        assert_eq!(Consistency::from_byte(0), None);
-        assert_eq!(Consistency::from_byte(9), None);
+        for byte in [0, 9, 0x10, 0x22, 0xff] {
+            assert_eq!(Level::from_byte(byte), None);
+        }
     }
 
     /// Needed, replicas, then answers in order (`+i` acknowledged, `-i` failed), then verdict, acked, settled.

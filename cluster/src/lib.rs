@@ -5,6 +5,7 @@ pub mod coordinator;
 pub mod forming;
 pub mod frame;
 pub mod handshake;
+pub mod hints;
 pub mod latency;
 pub mod level;
 pub mod message;

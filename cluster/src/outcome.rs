@@ -27,6 +27,8 @@ pub enum Outcome {
     Counted(u64),
     /// What each replica of a key holds, in order of the preference list (`GYRE REPLICAS`).
     Replicas(Vec<(NodeId, ReplicaState)>),
+    /// The node that missed it holds this record now (absent: there was nothing to hand over).
+    HandedOff(Record),
     /// It could not be done.
     Failed(Failure),
 }

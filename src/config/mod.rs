@@ -19,7 +19,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use gyre_cluster::level::Consistency;
+use gyre_cluster::hints::HANDOFF_RATE_DEFAULT;
+use gyre_cluster::level::{Consistency, Quorums};
+use gyre_cluster::message::Levels;
 use gyre_cluster::node::NodeId;
 use gyre_storage::FsyncPolicy;
 
@@ -91,6 +93,14 @@ pub struct Config {
     pub read_consistency: Consistency,
     /// The write level of a new connection.
     pub write_consistency: Consistency,
+    /// Whether stand-ins count for a new connection.
+    pub quorum_mode: Quorums,
+    /// How long a node may be down before hints for it are no longer kept.
+    pub hint_window_seconds: u64,
+    /// Bytes that all hints of this node may take.
+    pub max_hint_bytes: usize,
+    /// Keys a second that this node hands over to nodes that missed them.
+    pub hint_replay_rate: u32,
     /// What HELLO and INFO say about the mode.
     pub client_mode: ClientMode,
     /// The port of `/metrics` and `/healthz`; `None` = off.
@@ -151,6 +161,10 @@ impl Default for Config {
             tcp_keepalive_seconds: 300,
             read_consistency: Consistency::Quorum,
             write_consistency: Consistency::Quorum,
+            quorum_mode: Quorums::Sloppy,
+            hint_window_seconds: 3 * 3600,
+            max_hint_bytes: 256 << 20,
+            hint_replay_rate: HANDOFF_RATE_DEFAULT,
             client_mode: ClientMode::Standalone,
             http_port: None,
             log_level: LogLevel::Info,
@@ -165,5 +179,12 @@ impl Default for Config {
             file: None,
             changed: BTreeSet::new(),
         }
+    }
+}
+
+impl Config {
+    /// The levels of a new connection.
+    pub fn levels(&self) -> Levels {
+        Levels { read: self.read_consistency, write: self.write_consistency, quorums: self.quorum_mode }
     }
 }

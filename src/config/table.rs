@@ -1,6 +1,6 @@
 //! The table of settings: one row each, from which flags, variables, file keys, CONFIG and the help text follow.
 
-use gyre_cluster::level::Consistency;
+use gyre_cluster::level::{Consistency, Quorums};
 use gyre_storage::FsyncPolicy;
 
 use super::value::{ClientMode, HostPort, LogFormat, LogLevel, Secret, address, size, yes_no};
@@ -157,6 +157,18 @@ pub static SETTINGS: &[Setting] = &[
         read_consistency, show_level, level),
     plain!("write-consistency" "LEVEL" "one, quorum or all" runtime,
         "Replicas a write waits for, unless a client chooses", write_consistency, show_level, level),
+    plain!("quorum-mode" "MODE" "sloppy or strict" runtime,
+        "Whether other nodes stand in for replicas that are down, unless a client chooses", quorum_mode,
+        |mode: &Quorums| mode.name().to_ascii_lowercase(), quorums),
+    plain!("hint-window" "SECONDS" "a number of seconds" runtime,
+        "How long a node may be down before what it misses is no longer kept for it", hint_window_seconds, show,
+        seconds),
+    plain!("max-hint-bytes" "SIZE" "a size such as 256mb; 0 keeps no hints" runtime,
+        "Hints kept for nodes that are down, at most; beyond, anti-entropy must find what they miss", max_hint_bytes,
+        show, size),
+    plain!("hint-replay-rate" "N" "a number of keys a second from 1 to 1000000" runtime,
+        "Keys a second that a node hands over to nodes that missed them", hint_replay_rate, show,
+        |text| whole(text, 1, 1_000_000)),
     plain!("client-mode" "MODE" "standalone or cluster" runtime,
         "Mode that HELLO and INFO tell; CLUSTER is answered in both", client_mode,
         |mode: &ClientMode| mode.name().to_string(), ClientMode::parse),
@@ -275,6 +287,11 @@ fn level(text: &str) -> Option<Consistency> {
     levels.into_iter().find(|level| text.eq_ignore_ascii_case(level.name()))
 }
 
+fn quorums(text: &str) -> Option<Quorums> {
+    let modes = [Quorums::Sloppy, Quorums::Strict];
+    modes.into_iter().find(|mode| text.eq_ignore_ascii_case(mode.name()))
+}
+
 fn fsync(text: &str) -> Option<FsyncPolicy> {
     match text.to_ascii_lowercase().as_str() {
         "always" => Some(FsyncPolicy::Always),
@@ -321,6 +338,10 @@ mod tests {
         ("tcp-keepalive", "0", ["-1", "x"]),
         ("read-consistency", "one", ["two", ""]),
         ("write-consistency", "all", ["two", ""]),
+        ("quorum-mode", "strict", ["loose", ""]),
+        ("hint-window", "60", ["-1", "x"]),
+        ("max-hint-bytes", "1048576", ["-1", "x"]),
+        ("hint-replay-rate", "10", ["0", "1000001"]),
         ("client-mode", "cluster", ["sentinel", ""]),
         ("http-port", "9121", ["65536", "x"]),
         ("log-level", "debug", ["loud", ""]),

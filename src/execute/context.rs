@@ -68,7 +68,7 @@ impl Context {
     /// The newest record of `key` in database `db`, at the connection's read level.
     pub async fn read(&self, db: u8, key: &[u8]) -> Result<Record, CommandError> {
         let outcome = self.worker.ask(|core, shell, now, tag| {
-            core.read(shell, now, tag, KeyRef::new(db, key), self.levels.read);
+            core.read(shell, now, tag, KeyRef::new(db, key), self.levels.reading());
         });
         match outcome.await {
             Outcome::Record(record) => Ok(record),
@@ -85,7 +85,7 @@ impl Context {
         expiry: Option<UnixMillis>,
     ) -> Result<(), CommandError> {
         let outcome = self.worker.ask(|core, shell, now, tag| {
-            core.write(shell, now, tag, KeyRef::new(db, key), value, expiry, self.levels.write);
+            core.write(shell, now, tag, KeyRef::new(db, key), value, expiry, self.levels.writing());
         });
         match outcome.await {
             Outcome::Written => Ok(()),
@@ -96,8 +96,7 @@ impl Context {
     /// A read-modify-write, serialised on the key's first live replica, at the connection's levels.
     pub async fn modify(&self, db: u8, key: &[u8], modify: &Modify<'_>) -> Result<ModifyReply, CommandError> {
         let outcome = self.worker.ask(|core, shell, now, tag| {
-            let levels = (self.levels.read, self.levels.write);
-            core.modify(shell, now, tag, KeyRef::new(db, key), modify, levels);
+            core.modify(shell, now, tag, KeyRef::new(db, key), modify, self.levels);
         });
         match outcome.await {
             Outcome::Modified(reply) => Ok(reply),
@@ -110,7 +109,7 @@ impl Context {
     /// and yet not be the last.
     pub async fn scan(&self, db: u8, from: u64, end: u64, keys_max: usize) -> Result<KeysPage, CommandError> {
         let outcome = self.worker.ask(|core, shell, now, tag| {
-            core.scan(shell, now, tag, db, from, end, keys_max, self.levels.read);
+            core.scan(shell, now, tag, db, from, end, keys_max, self.levels.reading());
         });
         match outcome.await {
             Outcome::Scanned { entries, next } => {
@@ -177,7 +176,7 @@ impl Context {
     /// Deletes every key of database `db` by a deletion horizon.
     pub async fn flush(&self, db: u8) -> Result<(), CommandError> {
         let outcome = self.worker.ask(|core, shell, now, tag| {
-            core.flush(shell, now, tag, db, self.levels.write);
+            core.flush(shell, now, tag, db, self.levels.writing());
         });
         match outcome.await {
             Outcome::Written => Ok(()),

@@ -1,8 +1,9 @@
 //! `/metrics`: the text of the Prometheus exposition format, made when it is asked for.
 
 use gyre_cluster::coordinator::{Operation, Statistics};
+use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::level::Consistency;
-use gyre_storage::StoreStats;
+use gyre_storage::{HintCounts, StoreStats};
 use prometheus::core::Collector;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram as HistogramProto, LabelPair, Metric, MetricFamily, MetricType,
@@ -40,6 +41,10 @@ pub struct Gauges {
     pub store_poisoned: bool,
     /// The store.
     pub store: StoreStats,
+    /// What has become of hints.
+    pub hints: HintCounts,
+    /// The nodes that there are hints for.
+    pub hint_targets: Vec<TargetStatus>,
     /// The peers.
     pub peers: Vec<PeerGauges>,
 }
@@ -67,6 +72,7 @@ pub fn render(metrics: &Metrics, gauges: &Gauges) -> String {
     commands(&mut families, &metrics.commands_since_start());
     coordinators(&mut families, &metrics.coordinators());
     peers(&mut families, &gauges.peers);
+    hints(&mut families, gauges);
     store(&mut families, gauges);
     families.0.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
     families.text()
@@ -185,6 +191,41 @@ fn coordinators(out: &mut Families, workers: &[Statistics]) {
     let forwarded = sum(|worker| worker.forwarded);
     out.counter("gyre_forwarded_total", "Read-modify-writes sent to the key's primary.", forwarded);
     out.counter("gyre_served_total", "Requests served as a replica.", sum(|worker| worker.served));
+    let stood_in = sum(|worker| worker.stood_in);
+    out.counter(
+        "gyre_sloppy_writes_total",
+        "Rows written with nodes standing in for replicas that were down.",
+        stood_in,
+    );
+    let late = sum(|worker| worker.hints_late);
+    out.counter("gyre_hints_late_total", "Hints for replicas that were alive and did not acknowledge.", late);
+}
+
+fn hints(out: &mut Families, gauges: &Gauges) {
+    let HintCounts { bytes, kept, replayed, dropped, expired, forgotten } = gauges.hints;
+    out.gauge("gyre_hint_bytes", "Bytes that hints take, about.", bytes);
+    let ends = [("kept", kept), ("replayed", replayed), ("dropped", dropped), ("expired", expired)];
+    let ends = ends.map(|(event, count)| ([("event", event)], count));
+    out.counters(
+        "gyre_hints_total",
+        "Hints kept, replayed, not kept for want of room or after the window, and removed after it.",
+        ends.iter().map(|(labels, count)| (&labels[..], *count)),
+    );
+    let help = "Keys kept for other nodes and removed once these had them.";
+    out.counter("gyre_hint_keys_forgotten_total", help, forgotten);
+    let targets: Vec<_> =
+        gauges.hint_targets.iter().map(|target| (target.target.to_string(), target)).collect();
+    let labelled: Vec<_> =
+        targets.iter().map(|(node, target)| ([("peer", node.as_str())], *target)).collect();
+    let each = |value: fn(&TargetStatus) -> u64| labelled.iter().map(move |(l, t)| (&l[..], value(t)));
+    out.gauges("gyre_hint_keys", "Keys of which the peer misses rows.", each(|target| target.keys));
+    out.gauges(
+        "gyre_hint_oldest_seconds",
+        "Age of the oldest hint for the peer.",
+        each(|target| target.oldest_ms / 1_000),
+    );
+    let rate = each(|target| target.rate);
+    out.gauges("gyre_hint_replay_keys_per_second", "Keys handed over to the peer lately.", rate);
 }
 
 fn level_name(level: Consistency) -> &'static str {

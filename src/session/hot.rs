@@ -60,7 +60,7 @@ fn get(session: &mut Session, command: &'static Command, key: KeyRef<'_>, turn: 
         return Taken::Blocked;
     }
     let sequence = session.begin(command, key.hash64(), Access::Read, Render::Value, turn);
-    turn.core.read(turn.shell, turn.now, session.tag(sequence), key, session.settings.levels.read);
+    turn.core.read(turn.shell, turn.now, session.tag(sequence), key, session.settings.levels.reading());
     Taken::Yes
 }
 
@@ -76,7 +76,7 @@ fn set(
         return Taken::Blocked;
     }
     let sequence = session.begin(command, key.hash64(), Access::Blind, Render::Ok, turn);
-    let (tag, level) = (session.tag(sequence), session.settings.levels.write);
+    let (tag, level) = (session.tag(sequence), session.settings.levels.writing());
     // A time that has passed deletes, as in Redis.
     let value = Some(value).filter(|_| expiry.is_none_or(|at| at > turn.now.wall));
     if let Some(op) = turn.core.write(turn.shell, turn.now, tag, key, value, expiry, level) {
@@ -107,8 +107,7 @@ fn modify(
         return Taken::Blocked;
     }
     let sequence = session.begin(command, key.hash64(), access, Render::Integer, turn);
-    let levels = (session.settings.levels.read, session.settings.levels.write);
-    turn.core.modify(turn.shell, turn.now, session.tag(sequence), key, modify, levels);
+    turn.core.modify(turn.shell, turn.now, session.tag(sequence), key, modify, session.settings.levels);
     Taken::Yes
 }
 

@@ -9,7 +9,7 @@ pub mod locks;
 pub mod mailbox;
 pub mod shell;
 mod start;
-mod turn;
+pub mod turn;
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -253,6 +253,11 @@ impl Worker {
     /// Whether this worker has a link to `peer`.
     pub fn is_connected(&self, peer: NodeId) -> bool {
         self.state.borrow().shell.outboxes.is_connected(peer)
+    }
+
+    /// The peers that count as alive for this worker.
+    pub fn live_peers(&self) -> Vec<NodeId> {
+        self.state.borrow().core.live_peers().to_vec()
     }
 
     /// How many operations this worker's coordinator has under way.

@@ -149,6 +149,17 @@ impl coordinator::Shell for Shell {
         self.applying.push(ticket);
     }
 
+    fn hint(&mut self, target: NodeId, key: KeyRef<'_>, missed: Version) {
+        self.node.store.hint(&mut self.batch, target.0, key, missed);
+        // Without a row of its own it must be committed, too.
+        self.applying.push(Ticket::Nobody);
+    }
+
+    fn drop_hint(&mut self, key: KeyRef<'_>, missed: Version) {
+        self.batch.drop_hint(key, missed);
+        self.applying.push(Ticket::Nobody);
+    }
+
     fn read(&mut self, ticket: Ticket, key: KeyRef<'_>) -> Option<Record> {
         match self.node.store.try_read(key) {
             Ok(Some(record)) => Some(record),

@@ -12,12 +12,13 @@ use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{LocalSet, spawn_local};
 
+use crate::handoff;
 use crate::node::Node;
 use crate::peer;
 use crate::session::Session;
 use crate::session::connection::{Connection, serve};
 use crate::session::registry::Accepted;
-use crate::session::settings::{Levels, ReplyMode, SessionSettings};
+use crate::session::settings::{ReplyMode, SessionSettings};
 use crate::worker::Worker;
 use crate::worker::mailbox::Letter;
 
@@ -52,6 +53,9 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
     spawn_local(Rc::clone(&worker).end_turns());
     spawn_local(tick(Rc::clone(&worker)));
     spawn_local(close_idle(Rc::clone(&worker)));
+    if index == 0 {
+        spawn_local(handoff::run(Rc::clone(&worker)));
+    }
     let peers = peer::Dialer::start(&worker);
     while let Some(letter) = letters.recv().await {
         match letter {
@@ -91,7 +95,7 @@ fn accept(worker: &Rc<Worker>, stream: StdTcpStream) -> std::io::Result<()> {
         name: Vec::new(),
         library_name: Vec::new(),
         library_version: Vec::new(),
-        levels: Levels { read: config.read_consistency, write: config.write_consistency },
+        levels: config.levels(),
         levels_before_readonly: None,
         reply_mode: ReplyMode::On,
         no_evict: false,

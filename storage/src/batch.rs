@@ -3,7 +3,9 @@
 //! ```text
 //! sequence u64 (zero; RocksDB fills it in) | count u32 LE
 //! count × { 1 | varint | key | varint | value                    a put in the row family
-//!           5 | family varint | varint | key | varint | value }  a put in another family
+//!           5 | family varint | varint | key | varint | value    a put in another family
+//!           0 | varint | key                                       a deletion in the row family
+//!           4 | family varint | varint | key }                     a deletion in another family
 //! ```
 //! This is the representation of `rocksdb::WriteBatch` (db/write_batch.cc), so that engine takes it as it is.
 
@@ -11,14 +13,18 @@ use crate::encode::{
     put_expiry_key, put_row_key, put_row_value, put_varint, row_key_bytes, row_value_bytes, take_varint,
 };
 use crate::error::StorageError;
+use crate::hints::{self, Hint};
+use crate::key::{KeyRef, Slot};
 use crate::row::Row;
-use crate::version::Hlc;
+use crate::version::{Hlc, Version};
 
 /// What a batch keeps allocated when it is cleared.
 const RETAINED_BYTES_MAX: usize = 1 << 20;
 const HEADER_BYTES: usize = 12;
 const TAG_PUT: u8 = 1;
 const TAG_PUT_FAMILY: u8 = 5;
+const TAG_DELETE: u8 = 0;
+const TAG_DELETE_FAMILY: u8 = 4;
 
 /// The key spaces of a store. The number is the column family's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,10 +35,12 @@ pub(crate) enum Family {
     Expiry = 1,
     /// Small documents by name.
     Meta = 2,
+    /// Keys of which other nodes miss rows, by node.
+    Hints = 3,
 }
 
 impl Family {
-    pub(crate) const ALL: [Family; 3] = [Family::Rows, Family::Expiry, Family::Meta];
+    pub(crate) const ALL: [Family; 4] = [Family::Rows, Family::Expiry, Family::Meta, Family::Hints];
 
     /// The column family's name.
     #[cfg(feature = "rocksdb")]
@@ -41,6 +49,7 @@ impl Family {
             Family::Rows => "default",
             Family::Expiry => "expiry",
             Family::Meta => "meta",
+            Family::Hints => "hints",
         }
     }
 }
@@ -53,6 +62,16 @@ struct Staged {
     key_end: usize,
     value_at: usize,
     end: usize,
+}
+
+/// A hint of the batch, for the book that is kept of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StagedHint {
+    pub(crate) target: u64,
+    /// The hash of its key.
+    pub(crate) hash: u64,
+    pub(crate) key_len: usize,
+    pub(crate) missed: Hlc,
 }
 
 /// A row of a batch, encoded.
@@ -71,6 +90,9 @@ pub(crate) struct StagedRow<'a> {
 pub struct Batch {
     data: Vec<u8>,
     staged: Vec<Staged>,
+    hints: Vec<StagedHint>,
+    /// How many hints there was no room for.
+    hints_dropped: u64,
     count: u32,
     newest: Hlc,
     /// Where cache entries are put together, so that a commit allocates nothing else.
@@ -82,6 +104,8 @@ impl Default for Batch {
         Batch {
             data: vec![0; HEADER_BYTES],
             staged: Vec::new(),
+            hints: Vec::new(),
+            hints_dropped: 0,
             count: 0,
             newest: Hlc::ZERO,
             scratch: Vec::new(),
@@ -114,6 +138,26 @@ impl Batch {
         }
     }
 
+    /// Adds a hint: node `target` misses a row of `key` of clock `missed`. Replaces an earlier hint of that key.
+    pub(crate) fn hint(&mut self, target: u64, key: KeyRef<'_>, missed: Hlc, stamp: u64) {
+        self.open_put(Family::Hints, hints::key_bytes(key));
+        hints::put_key(&mut self.data, target, key);
+        put_varint(&mut self.data, hints::VALUE_BYTES);
+        self.data.extend_from_slice(&Hint::value(missed, stamp));
+        self.hints.push(StagedHint { target, hash: key.hash64(), key_len: key.key.len(), missed });
+    }
+
+    /// Adds that a hint of `key` was dropped: its slot is marked for anti-entropy.
+    pub fn drop_hint(&mut self, key: KeyRef<'_>, missed: Version) {
+        self.mark(key.slot(), missed.hlc);
+        self.hints_dropped += 1;
+    }
+
+    /// Adds a mark of `slot`: some node misses a row of it up to clock `missed`, and no hint says which.
+    pub(crate) fn mark(&mut self, slot: Slot, missed: Hlc) {
+        self.put_meta(&hints::mark_name(slot), &missed.0.to_be_bytes());
+    }
+
     /// How many rows were pushed.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -126,18 +170,21 @@ impl Batch {
         self.data.len()
     }
 
-    /// Whether nothing was pushed.
+    /// Whether nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.staged.is_empty()
+        self.count == 0
     }
 
-    /// Forgets all rows; keeps a bounded part of the memory.
+    /// Forgets everything; keeps a bounded part of the memory.
     pub fn clear(&mut self) {
         self.data.truncate(HEADER_BYTES);
         self.data.shrink_to(RETAINED_BYTES_MAX);
         self.staged.clear();
         self.staged.shrink_to(RETAINED_BYTES_MAX / size_of::<Staged>());
+        self.hints.clear();
+        self.hints.shrink_to(RETAINED_BYTES_MAX / size_of::<StagedHint>());
+        self.hints_dropped = 0;
         self.scratch.clear();
         self.scratch.shrink_to(RETAINED_BYTES_MAX);
         self.count = 0;
@@ -150,6 +197,29 @@ impl Batch {
         self.data.extend_from_slice(name.as_bytes());
         put_varint(&mut self.data, bytes.len());
         self.data.extend_from_slice(bytes);
+    }
+
+    /// Adds the deletion of an entry.
+    pub(crate) fn delete(&mut self, family: Family, key: &[u8]) {
+        if family == Family::Rows {
+            self.data.push(TAG_DELETE);
+        } else {
+            self.data.push(TAG_DELETE_FAMILY);
+            put_varint(&mut self.data, family as usize);
+        }
+        put_varint(&mut self.data, key.len());
+        self.data.extend_from_slice(key);
+        self.count += 1;
+    }
+
+    /// The hints added.
+    pub(crate) fn hints(&self) -> &[StagedHint] {
+        &self.hints
+    }
+
+    /// How many hints there was no room for.
+    pub(crate) fn hints_dropped(&self) -> u64 {
+        self.hints_dropped
     }
 
     /// The greatest clock of any row pushed.
@@ -189,32 +259,32 @@ impl Batch {
     }
 }
 
-/// One put of an encoded batch.
+/// One change of an encoded batch: a put, or with no value a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Put<'a> {
+pub(crate) struct Change<'a> {
     pub(crate) family: Family,
     pub(crate) key: &'a [u8],
-    pub(crate) value: &'a [u8],
+    pub(crate) value: Option<&'a [u8]>,
 }
 
 /// Takes an encoded batch apart.
-pub(crate) fn puts(encoded: &[u8]) -> impl Iterator<Item = Result<Put<'_>, StorageError>> {
+pub(crate) fn changes(encoded: &[u8]) -> impl Iterator<Item = Result<Change<'_>, StorageError>> {
     let mut rest = encoded.get(HEADER_BYTES..).unwrap_or_default();
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let taken = take_put(rest);
+        let taken = take_change(rest);
         rest = taken.map_or(&[], |(_, after)| after);
-        Some(taken.map(|(put, _)| put).ok_or_else(|| StorageError::damaged("a batch does not parse")))
+        Some(taken.map(|(change, _)| change).ok_or_else(|| StorageError::damaged("a batch does not parse")))
     })
 }
 
-fn take_put(bytes: &[u8]) -> Option<(Put<'_>, &[u8])> {
+fn take_change(bytes: &[u8]) -> Option<(Change<'_>, &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (family, rest) = match tag {
-        TAG_PUT => (Family::Rows, rest),
-        TAG_PUT_FAMILY => {
+        TAG_PUT | TAG_DELETE => (Family::Rows, rest),
+        TAG_PUT_FAMILY | TAG_DELETE_FAMILY => {
             let (id, rest) = take_varint(rest)?;
             (Family::ALL.into_iter().find(|family| *family as usize == id)?, rest)
         }
@@ -222,17 +292,19 @@ fn take_put(bytes: &[u8]) -> Option<(Put<'_>, &[u8])> {
     };
     let (key_len, rest) = take_varint(rest)?;
     let (key, rest) = rest.split_at_checked(key_len)?;
+    if matches!(tag, TAG_DELETE | TAG_DELETE_FAMILY) {
+        return Some((Change { family, key, value: None }, rest));
+    }
     let (value_len, rest) = take_varint(rest)?;
     let (value, rest) = rest.split_at_checked(value_len)?;
-    Some((Put { family, key, value }, rest))
+    Some((Change { family, key, value: Some(value) }, rest))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::KeyRef;
     use crate::row::{Body, Cell};
-    use crate::version::{UnixMillis, Version};
+    use crate::version::UnixMillis;
 
     fn row(expiry: Option<u64>) -> Row<'static> {
         Row {
@@ -245,20 +317,27 @@ mod tests {
     }
 
     #[test]
-    fn row_with_expiry_also_enters_the_index() {
+    fn what_was_added_comes_back_in_order() {
         let mut batch = Batch::default();
         batch.push(&row(None));
         batch.push(&row(Some(7)));
         batch.put_meta("name", b"bytes");
+        batch.hint(5, row(None).key, Hlc(9), 4);
+        batch.delete(Family::Rows, b"row");
+        batch.delete(Family::Hints, b"hint");
         assert_eq!((batch.len(), batch.newest()), (2, Hlc(9)));
         let encoded = batch.encoded().to_vec();
-        assert_eq!(encoded[8..12], 4u32.to_le_bytes(), "rows, index entry and document");
-        let puts: Vec<Put<'_>> = puts(&encoded).map(Result::unwrap).collect();
-        let families: Vec<Family> = puts.iter().map(|put| put.family).collect();
-        assert_eq!(families, [Family::Rows, Family::Rows, Family::Expiry, Family::Meta]);
-        assert_eq!(puts[2].key[..8], 7u64.to_be_bytes());
-        assert_eq!(puts[2].key[8..], *puts[1].key);
-        assert_eq!((puts[3].key, puts[3].value), (&b"name"[..], &b"bytes"[..]));
+        assert_eq!(encoded[8..12], 7u32.to_le_bytes(), "rows, index entry, document, hint, deletions");
+        let changes: Vec<Change<'_>> = changes(&encoded).map(Result::unwrap).collect();
+        let families: Vec<Family> = changes.iter().map(|change| change.family).collect();
+        use Family::{Expiry, Hints, Meta, Rows};
+        assert_eq!(families, [Rows, Rows, Expiry, Meta, Hints, Rows, Hints]);
+        assert_eq!(changes[2].key[..8], 7u64.to_be_bytes());
+        assert_eq!(changes[2].key[8..], *changes[1].key);
+        assert_eq!((changes[3].key, changes[3].value), (&b"name"[..], Some(&b"bytes"[..])));
+        assert_eq!(changes[4].value, Some(&Hint::value(Hlc(9), 4)[..]));
+        assert_eq!((changes[5].key, changes[5].value), (&b"row"[..], None));
+        assert_eq!((changes[6].key, changes[6].value), (&b"hint"[..], None));
     }
 
     #[test]
@@ -279,7 +358,7 @@ mod tests {
         batch.push(&row(Some(7)));
         let encoded = batch.encoded().to_vec();
         for end in HEADER_BYTES + 1..encoded.len() {
-            let results: Vec<_> = puts(&encoded[..end]).collect();
+            let results: Vec<_> = changes(&encoded[..end]).collect();
             assert!(results.len() <= 2);
             let is_cut_between = results.iter().all(Result::is_ok) && results.len() == 1;
             assert!(is_cut_between || results.last().is_some_and(Result::is_err), "cut at {end}");

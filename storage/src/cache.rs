@@ -10,6 +10,13 @@
 //! - A reader that misses takes a [`Ticket`], reads the engine, and fills the cache only if no row of the slot was
 //!   under way when it took the ticket and none has begun since. What it read is then exactly what the engine has.
 //!
+//! - Forgetting a key ([`crate::Store::forget`] deletes rows from the engine) begins and ends like a row, but begins
+//!   only while no row of the slot is under way ([`RowCache::begin_alone`]), so that every row it deletes is finished;
+//!   its end removes the entry ([`RowCache::remove`]). A reader that may have read the deleted rows took its ticket
+//!   before the end, so while the forgetting was under way or before it had begun: its fill is refused. A row that is
+//!   finished in between goes into the old entry, which is then removed with it. A deleted row that comes once more
+//!   is not above the mark, so it makes no entry.
+//!
 //! So an entry always holds every finished row of its key, and a key with a row under way that a reader may already
 //! have seen in the engine never gains an entry without that row: what readers see does not go back.
 //!
@@ -195,6 +202,24 @@ impl RowCache {
         let alone = self.begun[place.counter()].load(Ordering::SeqCst) == slot.done;
         let newest = above_mark && alone && row.cell == Cell::Register;
         stripe.merge(hash, row, newest, scratch);
+    }
+
+    /// As [`RowCache::begin`], for rows to be deleted. `false`, and nothing has begun, while a row of the slot is under
+    /// way.
+    pub(crate) fn begin_alone(&self, hash: u64) -> bool {
+        let place = Place::of(hash);
+        let stripe = self.stripes[place.stripe].lock();
+        let done = stripe.slots[place.slot].done;
+        let begun = &self.begun[place.counter()];
+        begun.compare_exchange(done, done + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Rows of `key`, which was begun as one row, have been deleted from the engine: removes its entry.
+    pub(crate) fn remove(&self, hash: u64, key: KeyRef<'_>) {
+        let place = Place::of(hash);
+        let mut stripe = self.stripes[place.stripe].lock();
+        stripe.slots[place.slot].done += 1;
+        stripe.remove(hash, key);
     }
 
     /// Hits, misses, entries and bytes.

@@ -67,6 +67,11 @@ pub(crate) trait Engine: Send + Sync {
     /// Puts everything written so far on stable storage.
     fn sync(&self) -> Result<(), StorageError>;
 
+    /// Whether batches will reach the families they name. Asked before the first one is written.
+    fn check(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// What the engine counts.
     fn stats(&self) -> EngineStats;
 

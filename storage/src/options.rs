@@ -28,6 +28,8 @@ pub struct StoreOptions {
     pub block_cache_bytes: usize,
     /// Bytes for the cache of newest rows; 0 is none.
     pub row_cache_bytes: usize,
+    /// Bytes that hints may take, about; what comes beyond is dropped and its slot marked.
+    pub hint_bytes_max: u64,
     /// Threads for flushes and compactions.
     pub background_jobs: usize,
 }
@@ -42,6 +44,7 @@ impl StoreOptions {
             memtable_bytes: 64 << 20,
             block_cache_bytes: 256 << 20,
             row_cache_bytes: 256 << 20,
+            hint_bytes_max: 256 << 20,
             background_jobs: 2,
         }
     }

@@ -13,6 +13,7 @@ use crate::engine::memory::{Memory, MemoryDisk};
 use crate::engine::{Engine, Tier};
 use crate::error::StorageError;
 use crate::expiry::{self, Due};
+use crate::hints::Book;
 use crate::horizon::{self, Horizons};
 use crate::key::KeyRef;
 use crate::options::{FsyncPolicy, StoreOptions};
@@ -21,6 +22,8 @@ use crate::record::Record;
 use crate::scan::{self, Range, ScanPage};
 use crate::stats::StoreStats;
 use crate::version::{Hlc, UnixMillis, Version};
+
+mod handoff;
 
 /// The on-disk format this program reads and writes.
 pub const FORMAT: u32 = 1;
@@ -45,6 +48,7 @@ pub struct Store {
     clock_mark: AtomicU64,
     /// Serialises what is written to the meta family from a state read before.
     documents: Mutex<()>,
+    hints: Book,
     ahead: Ahead,
     /// Commits and raised horizons: begun, and done.
     writes_begun: AtomicU64,
@@ -97,8 +101,10 @@ impl Store {
         };
         let mark =
             if clock_mark == Hlc::ZERO { Version::ZERO } else { Version { hlc: clock_mark, node: u64::MAX } };
+        let hints = Book::open(engine.as_ref(), options.hint_bytes_max)?;
         Ok(Store {
             engine,
+            hints,
             cache: RowCache::new(options.row_cache_bytes, mark),
             horizons,
             fsync: options.fsync,
@@ -137,6 +143,19 @@ impl Store {
         if batch.is_empty() {
             return Ok(());
         }
+        if batch.hints().is_empty() && batch.hints_dropped() == 0 {
+            return self.write_marked(batch);
+        }
+        // Removals look hints up before they delete them. Shared: commits with hints may overlap.
+        let _order = self.hints.order.read();
+        self.write_marked(batch)?;
+        self.hints.note_kept(batch.hints());
+        self.hints.note_dropped(batch.hints_dropped());
+        Ok(())
+    }
+
+    /// Writes `batch`, and the clock mark with it if it must be raised.
+    fn write_marked(&self, batch: &mut Batch) -> Result<(), StorageError> {
         if batch.newest().0 > self.clock_mark.load(Ordering::Acquire) {
             return self.write_with_mark(batch);
         }
@@ -346,11 +365,12 @@ impl std::fmt::Debug for Store {
 fn check_format(engine: &dyn Engine) -> Result<(), StorageError> {
     match engine.get(Family::Meta, META_FORMAT.as_bytes())? {
         None => {
+            engine.check()?;
             let mut batch = Batch::default();
             batch.put_meta(META_FORMAT, FORMAT.to_string().as_bytes());
             engine.write(batch.encoded(), true)
         }
-        Some(found) if found == FORMAT.to_string().as_bytes() => Ok(()),
+        Some(found) if found == FORMAT.to_string().as_bytes() => engine.check(),
         Some(found) => Err(StorageError::UnknownFormat {
             found: String::from_utf8_lossy(&found).into_owned(),
             supported: FORMAT,

@@ -20,6 +20,7 @@ use super::context::{Context, Event, Step};
 use super::read::Known;
 use super::replicas::Replicas;
 use super::shell::Shell;
+use super::write::WriteRound;
 use crate::level::{Quorum, Verdict};
 use crate::modify::{self, Modify, ModifyReply};
 use crate::node::NodeId;
@@ -49,6 +50,8 @@ pub(crate) struct AddRound {
     /// Its digest.
     digest: u64,
     reply: i64,
+    /// The version of the increment's row.
+    written: Version,
     /// Who has the row.
     heard: Quorum,
     /// Who holds the same record.
@@ -84,14 +87,11 @@ impl AddRound {
             digest: record.digest(),
             record,
             reply,
+            written: version,
             heard: Quorum::new(needed.0.max(needed.1), replicas.len()),
             holders: Quorum::new(needed.0, replicas.len()),
         };
-        for (index, node) in replicas.iter() {
-            if !cx.apply(node, round, &row, true) {
-                add.fail(index);
-            }
-        }
+        cx.apply(&replicas, round, &row, true, |index| add.fail(index));
         Some(add)
     }
 
@@ -146,6 +146,11 @@ impl AddRound {
     /// What is known of the replicas.
     pub(crate) fn known(&self) -> Known<'_> {
         Known { replicas: self.replicas, record: &self.record, holders: self.holders, heard: self.heard }
+    }
+
+    /// The increment's row as a write: who has it, and who has yet to answer.
+    pub(crate) fn as_write(&self) -> WriteRound {
+        WriteRound::sent(self.replicas, self.heard, self.round, self.written)
     }
 
     /// Too late, or too few.

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gyre_storage::{Hlc, KeyRef, Record, Row, Version};
+use gyre_storage::{Hlc, KeyRef, Record, Row, Slot, Version};
 
-use super::replicas::Replicas;
+use super::replicas::{REPLICAS_MAX, Replicas};
 use super::shell::{OpId, Shell, Ticket};
 use super::statistics::Statistics;
 use super::timers::Timers;
 use crate::clock::HybridClock;
 use crate::latency::Latency;
-use crate::message::{Message, Reason};
+use crate::level::Quorums;
+use crate::message::{HintTargets, Message, Reason};
 use crate::modify::{ModifyError, ModifyReply};
 use crate::node::NodeId;
 use crate::outcome::{Failure, Outcome};
@@ -32,7 +33,8 @@ pub struct CoordinatorConfig {
     pub scan_timeout: Duration,
     /// How many operations may be unfinished at a time; more are refused. At most 8,388,608.
     pub operations_max: usize,
-    /// How many finished writes may wait for their last acknowledgements, only to be counted for WAIT.
+    /// How many finished writes may wait for their last acknowledgements, to be counted for WAIT and to leave hints for
+    /// the replicas that stay silent. A write over it does not wait: those that have not answered by then get a hint.
     pub lingering_max: usize,
 }
 
@@ -57,6 +59,10 @@ pub(crate) struct Environment {
     pub(crate) clock: Arc<HybridClock>,
     pub(crate) ring: Arc<Ring>,
     /// Peers with a link, ascending.
+    pub(crate) linked: Vec<NodeId>,
+    /// Peers that the failure detector suspects, ascending; with or without a link.
+    pub(crate) suspected: Vec<NodeId>,
+    /// Peers with a link that are not suspected, ascending.
     pub(crate) live: Vec<NodeId>,
     pub(crate) latency: Latency,
     pub(crate) timers: Timers,
@@ -71,24 +77,50 @@ const HURRY_MICROS_MAX: u64 = 500_000;
 const HURRY_MICROS_DEFAULT: u64 = 50_000;
 
 impl Environment {
-    /// Whether `node` is this node or a peer with a link.
+    /// Whether `node` is this node, or a peer with a link that is not suspected.
     pub(crate) fn is_alive(&self, node: NodeId) -> bool {
         node == self.config.node || self.live.binary_search(&node).is_ok()
     }
 
-    /// How many of `replicas` are alive.
-    pub(crate) fn alive(&self, replicas: &Replicas) -> usize {
-        replicas.iter().filter(|&(_, node)| self.is_alive(node)).count()
+    /// Who is alive has changed.
+    pub(crate) fn update_live(&mut self) {
+        self.live.clone_from(&self.linked);
+        self.live.retain(|peer| self.suspected.binary_search(peer).is_err());
     }
 
-    /// The replicas of `key`.
-    pub(crate) fn replicas(&self, key: KeyRef<'_>) -> Replicas {
-        Replicas::of(self.ring.replicas(key.slot()))
+    /// The places of `key`, and who is contacted there. The ring is walked for stand-ins only if a replica is down.
+    pub(crate) fn replicas(&self, key: KeyRef<'_>, quorums: Quorums) -> Replicas {
+        let mut replicas = self.replicas_of(key.slot());
+        if replicas.has_absent() && quorums == Quorums::Sloppy {
+            self.add_stand_ins(&mut replicas, key.slot());
+        }
+        replicas
     }
 
-    /// `Some` if fewer than `needed` of `replicas` are alive.
+    /// The places of `slot`, with the replicas that are down marked as absent.
+    pub(crate) fn replicas_of(&self, slot: Slot) -> Replicas {
+        let mut replicas = Replicas::of(self.ring.replicas(slot));
+        for (index, node) in replicas.iter() {
+            if !self.is_alive(node) {
+                replicas.mark_absent(index);
+            }
+        }
+        replicas
+    }
+
+    /// Gives each absent owner the next node clockwise that is alive and has no place yet, as far as there are any.
+    fn add_stand_ins(&self, replicas: &mut Replicas, slot: Slot) {
+        let mut fallbacks = self.ring.fallbacks(slot).filter(|&node| self.is_alive(node));
+        let places = *replicas;
+        for index in (0..places.len()).filter(|&index| places.is_absent(index)) {
+            let Some(node) = fallbacks.next() else { return };
+            replicas.stand_in(index, node);
+        }
+    }
+
+    /// `Some` if fewer than `needed` of `replicas` have a contact that is alive.
     pub(crate) fn unavailable(&self, replicas: &Replicas, needed: usize) -> Option<Failure> {
-        let alive = self.alive(replicas);
+        let alive = replicas.reachable();
         (alive < needed).then_some(Failure::Unavailable { needed, alive })
     }
 
@@ -131,14 +163,61 @@ impl<S: Shell> Context<'_, S> {
         node == self.env.config.node
     }
 
-    /// Stores `row` on `node`, be it this one. `false` if that cannot be.
-    pub(crate) fn apply(&mut self, node: NodeId, round: u8, row: &Row<'_>, want_digest: bool) -> bool {
+    /// Stores `row` on every contact of `replicas`, with the hints for absent owners; calls `failed` with the places
+    /// where that cannot be.
+    pub(crate) fn apply(
+        &mut self,
+        replicas: &Replicas,
+        round: u8,
+        row: &Row<'_>,
+        want_digest: bool,
+        mut failed: impl FnMut(usize),
+    ) {
+        let here = replicas.has_absent().then(|| replicas.index_of(self.env.config.node)).flatten();
+        self.env.statistics.stood_in += u64::from(replicas.has_stand_ins());
+        let mut ids = [[0; 8]; REPLICAS_MAX];
+        for (index, node) in replicas.iter() {
+            let hints = match replicas.has_absent() {
+                true => replicas.hints_at(index, here, &mut ids),
+                false => HintTargets::NONE,
+            };
+            if !self.apply_at(node, round, row, want_digest, hints) {
+                failed(index);
+            }
+        }
+    }
+
+    fn apply_at(
+        &mut self,
+        node: NodeId,
+        round: u8,
+        row: &Row<'_>,
+        want_digest: bool,
+        hints: HintTargets<'_>,
+    ) -> bool {
         let request = self.op.request(round);
         if self.is_self(node) {
             self.shell.apply(Ticket::Op(request), row);
+            keep_hints(self.shell, node, row, hints);
             return true;
         }
-        self.env.is_alive(node) && self.shell.send(node, &Message::Apply { request, row: *row, want_digest })
+        let message = Message::Apply { request, row: *row, want_digest, hints };
+        self.env.is_alive(node) && self.shell.send(node, &message)
+    }
+
+    /// Has `node`, which holds what `target` misses of `key`, keep a hint. `false` if that cannot be.
+    pub(crate) fn keep_hint(
+        &mut self,
+        node: NodeId,
+        target: NodeId,
+        key: KeyRef<'_>,
+        missed: Version,
+    ) -> bool {
+        if self.is_self(node) {
+            self.shell.hint(target, key, missed);
+            return true;
+        }
+        self.send(node, &Message::KeepHint { target, key, missed })
     }
 
     /// Reads `key` in this node's store. `None`: the record will come as an event.
@@ -149,6 +228,13 @@ impl<S: Shell> Context<'_, S> {
     /// Sends a request to a peer. `false` if that cannot be.
     pub(crate) fn send(&mut self, node: NodeId, message: &Message<'_>) -> bool {
         self.env.is_alive(node) && self.shell.send(node, message)
+    }
+}
+
+/// Adds a hint for each of `targets` to the batch that `row` was just added to.
+pub(crate) fn keep_hints<S: Shell>(shell: &mut S, here: NodeId, row: &Row<'_>, targets: HintTargets<'_>) {
+    for target in targets.iter().filter(|&target| target != here) {
+        shell.hint(target, row.key, row.version);
     }
 }
 

@@ -1,17 +1,18 @@
 //! What happens to operations in flight: answers, links, alarms, and how operations end.
 
-use gyre_storage::Record;
+use gyre_storage::{KeyRef, Record};
 
-use super::context::{Context, Event, Step};
+use super::context::{Context, Event, Step, keep_hints};
 use super::key::KeyBuf;
 use super::operations::{Kind, Origin};
+use super::replicas::Replicas;
 use super::scan::ScannedPage;
 use super::serve::{self, DigestAfterApply};
 use super::shell::{LinkId, OpId, PeerAnswer, Shell, Ticket};
 use super::statistics::Operation;
 use super::timers::Alarm;
 use super::{Coordinator, Start};
-use crate::level::Consistency;
+use crate::level::{Consistency, Quorums};
 use crate::message::{Message, Reason, RequestId};
 use crate::node::NodeId;
 use crate::outcome::Outcome;
@@ -147,18 +148,33 @@ impl Coordinator {
 
     /// This worker has a link to `peer` now.
     pub fn peer_up(&mut self, peer: NodeId) {
-        if let Err(at) = self.env.live.binary_search(&peer) {
-            self.env.live.insert(at, peer);
-        }
+        insert(&mut self.env.linked, peer);
+        self.env.update_live();
     }
 
     /// This worker's link to `peer` is gone, and with it every answer that was to come by it. Must come before
     /// [`peer_up`](Coordinator::peer_up) when a link is replaced.
     pub fn peer_down<S: Shell>(&mut self, shell: &mut S, now: Now, peer: NodeId) {
-        let Ok(at) = self.env.live.binary_search(&peer) else { return };
-        self.env.live.remove(at);
+        if !remove(&mut self.env.linked, peer) {
+            return;
+        }
+        self.env.update_live();
         for op in self.operations.ids() {
             self.deliver_to(shell, now, op, 0, peer, Event::Lost);
+        }
+    }
+
+    /// The failure detector takes `peer` for dead: from now on it counts as down, link or no link. What is under way
+    /// goes on, and answers of it that still come count.
+    pub fn suspect(&mut self, peer: NodeId) {
+        insert(&mut self.env.suspected, peer);
+        self.env.update_live();
+    }
+
+    /// The failure detector takes `peer` for alive again. That is how all peers begin.
+    pub fn trust(&mut self, peer: NodeId) {
+        if remove(&mut self.env.suspected, peer) {
+            self.env.update_live();
         }
     }
 
@@ -184,6 +200,7 @@ impl Coordinator {
                 step
             }
             (Kind::Inspect(inspect), _) => inspect.finish(),
+            (Kind::HandOff(hand_off), _) => hand_off.give_up(),
             (Kind::DigestAfterApply(_), _) => Step::Pending,
         };
         self.conclude(shell, now, op, step);
@@ -221,6 +238,7 @@ impl Coordinator {
             }
             Kind::Flush(flush) => flush.on_event(&mut cx, from, round, &event),
             Kind::Inspect(inspect) => inspect.on_event(from, event),
+            Kind::HandOff(hand_off) => hand_off.on_event(&mut cx, from, round, event),
             Kind::DigestAfterApply(_) if from != cx.env.config.node => Step::Pending,
             Kind::DigestAfterApply(apply) => apply.on_event(&mut cx, round, &event),
         };
@@ -232,18 +250,18 @@ impl Coordinator {
         match step {
             Step::Pending => {}
             Step::Finish(outcome) => {
-                if let Some(start) = self.remove(shell, op) {
+                if let Some(start) = self.remove(shell, now, op) {
                     self.end(shell, start, outcome);
                 }
             }
             Step::FinishAndLinger(outcome) => self.linger(shell, now, op, outcome),
             Step::Settled(acked) => {
-                let start = self.remove(shell, op);
+                let start = self.remove(shell, now, op);
                 if let Some(Start { origin: Origin::Client(tag), .. }) = start {
                     shell.settled(tag, acked);
                 }
             }
-            Step::Forget => drop(self.remove(shell, op)),
+            Step::Forget => drop(self.remove(shell, now, op)),
         }
     }
 
@@ -254,6 +272,12 @@ impl Coordinator {
         let start = Start { origin: slot.origin, operation: slot.operation, level: slot.level };
         let next = match &mut slot.kind {
             Kind::Write(write) if write.round.is_settled() || !has_room => write.on_deadline(),
+            Kind::Modify(modify) => {
+                if !has_room {
+                    modify.cut_short();
+                }
+                modify.linger(shell)
+            }
             _ => Step::Pending,
         };
         self.operations.linger(op);
@@ -261,11 +285,17 @@ impl Coordinator {
         self.conclude(shell, now, op, next);
     }
 
-    /// Takes an operation out, giving its lock back.
-    fn remove<S: Shell>(&mut self, shell: &mut S, op: OpId) -> Option<Start> {
+    /// Takes an operation out, giving its lock back and leaving hints for owners that miss what it wrote.
+    fn remove<S: Shell>(&mut self, shell: &mut S, now: Now, op: OpId) -> Option<Start> {
         let mut slot = self.operations.remove(op)?;
-        if let Kind::Modify(modify) = &mut slot.kind {
-            modify.release(shell);
+        let mut cx = Context { env: &mut self.env, shell, now, op };
+        match &mut slot.kind {
+            Kind::Write(write) => write.leave_hints(&mut cx),
+            Kind::Modify(modify) => {
+                modify.leave_hints(&mut cx);
+                modify.release(cx.shell);
+            }
+            _ => {}
         }
         Some(Start { origin: slot.origin, operation: slot.operation, level: slot.level })
     }
@@ -285,10 +315,11 @@ impl Coordinator {
     fn serve<S: Shell>(&mut self, shell: &mut S, now: Now, link: LinkId, message: Message<'_>) {
         self.env.statistics.served += 1;
         match message {
-            Message::Apply { request, row, want_digest: false } => {
+            Message::Apply { request, row, want_digest: false, hints } => {
                 shell.apply(Ticket::Peer { link, request, answer: PeerAnswer::Applied }, &row);
+                keep_hints(shell, self.env.config.node, &row, hints);
             }
-            Message::Apply { request, row, want_digest: true } => {
+            Message::Apply { request, row, want_digest: true, hints } => {
                 if self.operations.unfinished() >= self.env.config.operations_max.saturating_mul(2) {
                     return shell.respond(link, &Message::Failed { request, reason: Reason::Overloaded });
                 }
@@ -298,6 +329,10 @@ impl Coordinator {
                 let start = Start { origin, operation: Operation::Write, level: Consistency::One };
                 self.insert(now, op, start, Kind::DigestAfterApply(Box::new(apply)));
                 shell.apply(Ticket::Op(op.request(serve::STORING)), &row);
+                keep_hints(shell, self.env.config.node, &row, hints);
+            }
+            Message::KeepHint { target, key, missed } if target != self.env.config.node => {
+                shell.hint(target, key, missed);
             }
             Message::Repair { request, key, record } => serve::repair(shell, link, request, key, &record),
             Message::Read { request, key } => serve::read(shell, link, request, key, PeerAnswer::Found),
@@ -305,13 +340,12 @@ impl Coordinator {
                 serve::read(shell, link, request, key, PeerAnswer::Digested);
             }
             Message::Modify { request, key, levels, modify } => {
-                let replicas = self.env.replicas(key);
-                if replicas.index_of(self.env.config.node).is_none() {
+                let Some(replicas) = self.led_here(key, levels.quorums) else {
                     return shell.respond(link, &Message::Failed { request, reason: Reason::NotReplica });
-                }
+                };
                 let origin = Origin::Peer { link, request };
                 let start = Start { origin, operation: Operation::Modify, level: levels.write };
-                self.modify_here(shell, now, start, key, &modify, levels);
+                self.modify_here(shell, now, start, key, &modify, levels, replicas);
             }
             Message::Scan { request, range } => {
                 super::scan::serve(shell, link, request, &range, PeerAnswer::Scanned);
@@ -331,4 +365,32 @@ impl Coordinator {
             _ => {}
         }
     }
+
+    /// The places of `key` for a read-modify-write that a peer wants done here. If this node has none, yet every member
+    /// may stand in: the peer sees other replicas down than this node does. Then this node takes the last place, from
+    /// a replica that is down if there is one: its own counter cells must be stored here, and a hint hands them on.
+    /// `None` if it may not.
+    fn led_here(&self, key: KeyRef<'_>, quorums: Quorums) -> Option<Replicas> {
+        let (env, here) = (&self.env, self.env.config.node);
+        let mut replicas = env.replicas(key, quorums);
+        if replicas.index_of(here).is_none() {
+            if quorums == Quorums::Strict || !env.ring.contains(here) {
+                return None;
+            }
+            let last = replicas.len().checked_sub(1)?;
+            let absent = (0..replicas.len()).rev().find(|&index| replicas.is_absent(index));
+            replicas.stand_in(absent.unwrap_or(last), here);
+        }
+        Some(replicas)
+    }
+}
+
+fn insert(sorted: &mut Vec<NodeId>, node: NodeId) {
+    if let Err(at) = sorted.binary_search(&node) {
+        sorted.insert(at, node);
+    }
+}
+
+fn remove(sorted: &mut Vec<NodeId>, node: NodeId) -> bool {
+    sorted.binary_search(&node).map(|at| sorted.remove(at)).is_ok()
 }

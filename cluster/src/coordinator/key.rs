@@ -2,27 +2,27 @@
 
 use gyre_storage::KeyRef;
 
-/// Keys up to this length are kept without an allocation.
+/// Keys up to this length are kept without an allocation, unless said otherwise.
 const INLINE_BYTES: usize = 46;
 
-/// An owned key.
+/// An owned key; up to `INLINE` bytes (255 at most) without an allocation.
 #[derive(Clone, Debug)]
-pub(crate) struct KeyBuf {
+pub(crate) struct KeyBuf<const INLINE: usize = INLINE_BYTES> {
     db: u8,
     position: u64,
-    bytes: Bytes,
+    bytes: Bytes<INLINE>,
 }
 
 #[derive(Clone, Debug)]
-enum Bytes {
-    Inline { len: u8, bytes: [u8; INLINE_BYTES] },
+enum Bytes<const INLINE: usize> {
+    Inline { len: u8, bytes: [u8; INLINE] },
     Heap(Box<[u8]>),
 }
 
-impl KeyBuf {
+impl<const INLINE: usize> KeyBuf<INLINE> {
     /// A copy of `key`.
-    pub(crate) fn of(key: KeyRef<'_>) -> KeyBuf {
-        let mut inline = [0; INLINE_BYTES];
+    pub(crate) fn of(key: KeyRef<'_>) -> KeyBuf<INLINE> {
+        let mut inline = [0; INLINE];
         let bytes = match (inline.get_mut(..key.key.len()), u8::try_from(key.key.len())) {
             (Some(target), Ok(len)) => {
                 target.copy_from_slice(key.key);
@@ -52,7 +52,8 @@ mod tests {
         for length in [0, 1, INLINE_BYTES - 1, INLINE_BYTES, INLINE_BYTES + 1, 300, 70_000] {
             let bytes = vec![7u8; length];
             let key = KeyRef::new(3, &bytes);
-            assert_eq!(KeyBuf::of(key).key(), key);
+            assert_eq!(<KeyBuf>::of(key).key(), key);
+            assert_eq!(KeyBuf::<200>::of(key).key(), key);
         }
     }
 }

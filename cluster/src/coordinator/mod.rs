@@ -22,6 +22,7 @@
 mod add;
 mod context;
 mod flush;
+mod handoff;
 mod input;
 mod inspect;
 mod key;
@@ -51,6 +52,7 @@ pub use statistics::{Ends, Operation, Statistics};
 
 use context::{Context, Environment, Step};
 use flush::FlushOp;
+use handoff::HandOffOp;
 use inspect::InspectOp;
 use key::KeyBuf;
 use modify::{ForwardOp, ModifyOp};
@@ -63,7 +65,7 @@ use write::{WriteOp, WriteRound};
 
 use crate::clock::HybridClock;
 use crate::latency::Latency;
-use crate::level::Consistency;
+use crate::level::{Consistency, Level, Quorums};
 use crate::message::{Levels, Message};
 use crate::modify::Modify;
 use crate::node::NodeId;
@@ -86,6 +88,8 @@ impl Coordinator {
             config,
             clock,
             ring,
+            linked: Vec::new(),
+            suspected: Vec::new(),
             live: Vec::new(),
             latency: Latency::default(),
             timers: Timers::default(),
@@ -95,16 +99,25 @@ impl Coordinator {
     }
 
     /// Reads the newest record of `key`. Ends in [`Outcome::Record`].
-    pub fn read<S: Shell>(&mut self, shell: &mut S, now: Now, tag: Tag, key: KeyRef<'_>, level: Consistency) {
-        let replicas = self.env.replicas(key);
-        let needed = level.needed(replicas.len());
-        let start = Start { origin: Origin::Client(tag), operation: Operation::Read, level };
+    pub fn read<S: Shell>(
+        &mut self,
+        shell: &mut S,
+        now: Now,
+        tag: Tag,
+        key: KeyRef<'_>,
+        level: impl Into<Level>,
+    ) {
+        let Level { consistency, quorums } = level.into();
+        let replicas = self.env.replicas(key, quorums);
+        let needed = consistency.needed(replicas.len());
+        let start = Start { origin: Origin::Client(tag), operation: Operation::Read, level: consistency };
         if let Some(failure) = self.refusal(&replicas, needed) {
             return self.end(shell, start, Outcome::Failed(failure));
         }
         let op = self.operations.next_id();
         let mut cx = Context { env: &mut self.env, shell, now, op };
-        if needed == 1 && replicas.index_of(cx.env.config.node).is_some() {
+        let here = replicas.index_of(cx.env.config.node);
+        if needed == 1 && here.is_some_and(|index| !replicas.is_stand_in(index)) {
             // What one replica holds decides, and this is one.
             if let Some(record) = cx.read_here(0, key) {
                 return self.end(shell, start, Outcome::Record(record));
@@ -132,11 +145,12 @@ impl Coordinator {
         key: KeyRef<'_>,
         value: Option<&[u8]>,
         expiry: Option<UnixMillis>,
-        level: Consistency,
+        level: impl Into<Level>,
     ) -> Option<OpId> {
-        let replicas = self.env.replicas(key);
-        let needed = level.needed(replicas.len());
-        let start = Start { origin: Origin::Client(tag), operation: Operation::Write, level };
+        let Level { consistency, quorums } = level.into();
+        let replicas = self.env.replicas(key, quorums);
+        let needed = consistency.needed(replicas.len());
+        let start = Start { origin: Origin::Client(tag), operation: Operation::Write, level: consistency };
         if let Some(failure) = self.refusal(&replicas, needed) {
             self.end(shell, start, Outcome::Failed(failure));
             return None;
@@ -147,14 +161,14 @@ impl Coordinator {
         let expiry = expiry.filter(|_| value.is_some());
         let row = Row { key, cell: Cell::Register, version, expiry, body };
         let mut cx = Context { env: &mut self.env, shell, now, op };
-        let mut write = WriteOp::new(WriteRound::start(&mut cx, replicas, needed, 0, &row));
+        let mut write = WriteOp::new(key, WriteRound::start(&mut cx, replicas, needed, 0, &row));
         let step = write.step();
         self.insert(now, op, start, Kind::Write(write));
         self.conclude(shell, now, op, step);
         Some(op)
     }
 
-    /// Does a read-modify-write on `key`'s first live replica. Ends in [`Outcome::Modified`] or [`Outcome::Refused`].
+    /// Does a read-modify-write on `key`'s first live replica, or with sloppy quorums on a stand-in when none is alive. Ends in [`Outcome::Modified`] or [`Outcome::Refused`].
     pub fn modify<S: Shell>(
         &mut self,
         shell: &mut S,
@@ -166,14 +180,14 @@ impl Coordinator {
     ) {
         let levels = levels.into();
         let start = Start { origin: Origin::Client(tag), operation: Operation::Modify, level: levels.write };
-        let replicas = self.env.replicas(key);
+        let replicas = self.env.replicas(key, levels.quorums);
         let needed = levels.read.needed(replicas.len()).max(levels.write.needed(replicas.len()));
         if self.operations.unfinished() >= self.env.config.operations_max {
             return self.end(shell, start, Outcome::Failed(Failure::Overloaded));
         }
-        for (_, primary) in replicas.iter() {
+        for primary in replicas.leaders() {
             if primary == self.env.config.node {
-                return self.modify_here(shell, now, start, key, modify, levels);
+                return self.modify_here(shell, now, start, key, modify, levels, replicas);
             }
             let op = self.operations.next_id();
             let mut cx = Context { env: &mut self.env, shell: &mut *shell, now, op };
@@ -187,7 +201,8 @@ impl Coordinator {
         self.end(shell, start, Outcome::Failed(Failure::Unavailable { needed, alive: 0 }));
     }
 
-    /// A read-modify-write of which this node is the primary.
+    /// A read-modify-write of which this node, one of the contacts in `replicas`, is the primary.
+    #[expect(clippy::too_many_arguments, reason = "surroundings, then the operands of the command")]
     fn modify_here<S: Shell>(
         &mut self,
         shell: &mut S,
@@ -196,8 +211,8 @@ impl Coordinator {
         key: KeyRef<'_>,
         modify: &Modify<'_>,
         levels: Levels,
+        replicas: Replicas,
     ) {
-        let replicas = self.env.replicas(key);
         let needed = levels.read.needed(replicas.len()).max(levels.write.needed(replicas.len()));
         if let Some(failure) = self.refusal(&replicas, needed) {
             return self.end(shell, start, Outcome::Failed(failure));
@@ -214,9 +229,29 @@ impl Coordinator {
         self.conclude(shell, now, op, step);
     }
 
+    /// Hands this node's newest record of `key` over to `target`, which misses some of it: done when `target` holds it
+    /// as durably as its store makes it. Ends in [`Outcome::HandedOff`].
+    pub fn hand_off<S: Shell>(&mut self, shell: &mut S, now: Now, tag: Tag, target: NodeId, key: KeyRef<'_>) {
+        let level = Consistency::One;
+        let start = Start { origin: Origin::Client(tag), operation: Operation::Admin, level };
+        if self.operations.unfinished() >= self.env.config.operations_max {
+            return self.end(shell, start, Outcome::Failed(Failure::Overloaded));
+        }
+        if !self.env.is_alive(target) {
+            let failure = Failure::Unavailable { needed: 1, alive: 0 };
+            return self.end(shell, start, Outcome::Failed(failure));
+        }
+        let op = self.operations.next_id();
+        let mut cx = Context { env: &mut self.env, shell: &mut *shell, now, op };
+        let mut hand_off = Box::new(HandOffOp::new(target, key));
+        let step = hand_off.start(&mut cx);
+        self.insert(now, op, start, Kind::HandOff(hand_off));
+        self.conclude(shell, now, op, step);
+    }
+
     /// One page of the keys of database `db` whose position prefixes lie in `from..end`, at the read level: at least
-    /// about `keys_max` of them unless the range or the patience for empty pages ends before. Ends in
-    /// [`Outcome::Scanned`].
+    /// about `keys_max` of them unless the range or the patience for empty pages ends before. Only replicas are asked,
+    /// never stand-ins, who know few of the keys. Ends in [`Outcome::Scanned`].
     #[expect(clippy::too_many_arguments, reason = "surroundings, then the operands of the command")]
     pub fn scan<S: Shell>(
         &mut self,
@@ -227,8 +262,9 @@ impl Coordinator {
         from: u64,
         end: u64,
         keys_max: usize,
-        level: Consistency,
+        level: impl Into<Level>,
     ) {
+        let level = level.into().consistency;
         let start = Start { origin: Origin::Client(tag), operation: Operation::Admin, level };
         self.start_scan(shell, now, start, ScanOp::keys(db, from, end, keys_max, level));
     }
@@ -251,8 +287,10 @@ impl Coordinator {
         self.conclude(shell, now, op, step);
     }
 
-    /// Deletes every key of database `db` by a deletion horizon. Ends in [`Outcome::Written`].
-    pub fn flush<S: Shell>(&mut self, shell: &mut S, now: Now, tag: Tag, db: u8, level: Consistency) {
+    /// Deletes every key of database `db` by a deletion horizon. Only members count, never stand-ins. Ends in
+    /// [`Outcome::Written`].
+    pub fn flush<S: Shell>(&mut self, shell: &mut S, now: Now, tag: Tag, db: u8, level: impl Into<Level>) {
+        let level = level.into().consistency;
         let start = Start { origin: Origin::Client(tag), operation: Operation::Admin, level };
         if self.operations.unfinished() >= self.env.config.operations_max {
             return self.end(shell, start, Outcome::Failed(Failure::Overloaded));
@@ -273,7 +311,7 @@ impl Coordinator {
     pub fn replicas<S: Shell>(&mut self, shell: &mut S, now: Now, tag: Tag, key: KeyRef<'_>) {
         let level = Consistency::One;
         let start = Start { origin: Origin::Client(tag), operation: Operation::Admin, level };
-        let replicas = self.env.replicas(key);
+        let replicas = self.env.replicas(key, Quorums::Strict);
         if let Some(failure) = self.refusal(&replicas, 0) {
             return self.end(shell, start, Outcome::Failed(failure));
         }
@@ -306,7 +344,7 @@ impl Coordinator {
         self.env.ring = ring;
     }
 
-    /// The peers that have a link, ascending.
+    /// The peers that count as alive: those with a link that are not suspected, ascending.
     #[must_use]
     pub fn live_peers(&self) -> &[NodeId] {
         &self.env.live
@@ -352,7 +390,7 @@ impl Coordinator {
     fn insert(&mut self, now: Now, op: OpId, start: Start, kind: Kind) {
         let config = &self.env.config;
         let deadline = match &kind {
-            Kind::Read(_) | Kind::Write(_) | Kind::Modify(_) | Kind::Inspect(_) => {
+            Kind::Read(_) | Kind::Write(_) | Kind::Modify(_) | Kind::Inspect(_) | Kind::HandOff(_) => {
                 let at = now.mono + config.timeout;
                 self.env.timers.request(at, op);
                 at

@@ -1,7 +1,8 @@
 //! Read-modify-writes on their primary: the first live replica of the key, which serialises them per key.
 //!
 //! The general way: take the key's lock, read at the read level, let the pure function decide, write at the write
-//! level, give the lock back, answer. What it writes descends from what it read.
+//! level, give the lock back, answer. What it writes descends from what it read. After the answer its row lingers like
+//! that of a blind write, for the last acknowledgements and the hints of those that do not come.
 //!
 //! Increments have a shorter way, in one round ([`AddRound`]), and fall back to the general one.
 
@@ -56,8 +57,8 @@ enum Phase {
     Recalling,
     /// An increment in its single round.
     Adding(AddRound),
-    /// An increment whose replicas disagreed: fetching what they hold. `base` and `reply` are of the round before.
-    Resolving { read: ReadRound, base: Version, reply: i64 },
+    /// An increment whose replicas disagreed: fetching what they hold. The rest is of the round before.
+    Resolving { read: ReadRound, base: Version, reply: i64, write: WriteRound },
     /// Reading at the read level.
     Reading(ReadRound),
     /// Writing at the write level.
@@ -79,7 +80,10 @@ pub(crate) struct ModifyOp {
     /// The round whose row of this node's own counter cell is on its way into the store. The lock is held until it is
     /// there, even when the client has its answer: whoever reads the cell next must see it.
     storing: Option<u8>,
+    /// It has ended for whoever waits; only acknowledgements of its row are still awaited.
     is_finished: bool,
+    /// Nothing is awaited any more but what is being stored.
+    is_overdue: bool,
 }
 
 impl ModifyOp {
@@ -95,6 +99,7 @@ impl ModifyOp {
             is_locked: false,
             storing: None,
             is_finished: false,
+            is_overdue: false,
         }
     }
 
@@ -128,7 +133,7 @@ impl ModifyOp {
         }
     }
 
-    /// Takes in an answer. An operation that has ended stays until this node's own cell is stored.
+    /// Takes in an answer. An operation that has ended stays until this node's own cell is stored and its row settled.
     pub(crate) fn on_event<S: Shell>(
         &mut self,
         cx: &mut Context<'_, S>,
@@ -141,20 +146,67 @@ impl ModifyOp {
             self.storing = None;
         }
         if self.is_finished {
-            return if self.storing.is_none() { Step::Forget } else { Step::Pending };
+            match &mut self.phase {
+                Phase::Adding(add) => add.on_event(node, round, &event),
+                Phase::Resolving { write, .. } | Phase::Writing { write, .. } => {
+                    write.on_event(node, round, &event);
+                }
+                Phase::Locking | Phase::Recalling | Phase::Reading(_) => {}
+            }
+            return self.linger(cx.shell);
         }
         let step = self.on_answer(cx, node, round, event);
         self.conclude(step)
     }
 
-    /// Ends the operation for the client; for the coordinator only if nothing is being stored.
+    /// Ends the operation for whoever waits; for the coordinator only if nothing is being stored and, once it has
+    /// written, no acknowledgement is outstanding.
     fn conclude(&mut self, step: Step) -> Step {
         match step {
-            Step::Finish(outcome) if self.storing.is_some() => {
+            Step::Finish(outcome) => {
+                let is_done = matches!(outcome, Outcome::Modified(_));
+                let is_awaited = is_done && self.written().is_some_and(|write| !write.is_settled());
+                if self.storing.is_none() && !is_awaited {
+                    return Step::Finish(outcome);
+                }
                 self.is_finished = true;
+                self.is_overdue = !is_awaited;
                 Step::FinishAndLinger(outcome)
             }
             step => step,
+        }
+    }
+
+    /// It was answered and lingers: whoever waits for the lock need not wait for the acknowledgements.
+    pub(crate) fn linger<S: Shell>(&mut self, shell: &mut S) -> Step {
+        if self.storing.is_some() {
+            return Step::Pending;
+        }
+        self.release(shell);
+        if self.is_overdue || self.written().is_none_or(|write| write.is_settled()) {
+            return Step::Forget;
+        }
+        Step::Pending
+    }
+
+    /// There is no room to linger: the row's time is up now.
+    pub(crate) fn cut_short(&mut self) {
+        self.is_overdue = true;
+    }
+
+    /// The row's time is up: see [`WriteRound::leave_hints`].
+    pub(crate) fn leave_hints<S: Shell>(&self, cx: &mut Context<'_, S>) {
+        if let Some(write) = self.written() {
+            write.leave_hints(cx, self.key.key());
+        }
+    }
+
+    /// The row it has sent, and who has it.
+    fn written(&self) -> Option<WriteRound> {
+        match &self.phase {
+            Phase::Adding(add) => Some(add.as_write()),
+            Phase::Resolving { write, .. } | Phase::Writing { write, .. } => Some(*write),
+            Phase::Locking | Phase::Recalling | Phase::Reading(_) => None,
         }
     }
 
@@ -177,7 +229,12 @@ impl ModifyOp {
                 add.on_event(node, round, &event);
                 self.advance_add(cx)
             }
-            Phase::Resolving { read, .. } | Phase::Reading(read) => {
+            Phase::Resolving { read, write, .. } => {
+                write.on_event(node, round, &event);
+                read.on_event(cx, node, round, event);
+                self.advance_read(cx)
+            }
+            Phase::Reading(read) => {
                 read.on_event(cx, node, round, event);
                 self.advance_read(cx)
             }
@@ -192,6 +249,9 @@ impl ModifyOp {
         let (Phase::Resolving { read, .. } | Phase::Reading(read)) = &mut self.phase else {
             return Step::Pending;
         };
+        if self.is_finished {
+            return Step::Pending;
+        }
         read.hurry(cx, self.key.key());
         let step = self.advance_read(cx);
         self.conclude(step)
@@ -200,7 +260,8 @@ impl ModifyOp {
     /// Too late.
     pub(crate) fn on_deadline(&mut self) -> Step {
         if self.is_finished {
-            return Step::Pending;
+            self.is_overdue = true;
+            return if self.storing.is_some() { Step::Pending } else { Step::Forget };
         }
         let step = match &self.phase {
             Phase::Writing { write, .. } => write.give_up(),
@@ -247,7 +308,8 @@ impl ModifyOp {
                 self.round += 1;
                 let needed = self.levels.read.needed(self.replicas.len());
                 let read = ReadRound::resolve(cx, &add.known(), needed, self.round, self.key.key());
-                self.phase = Phase::Resolving { read, base: add.base(), reply: add.reply() };
+                let (base, reply, write) = (add.base(), add.reply(), add.as_write());
+                self.phase = Phase::Resolving { read, base, reply, write };
                 self.advance_read(cx)
             }
         }

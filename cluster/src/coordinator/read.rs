@@ -71,7 +71,7 @@ pub(crate) struct ReadRound {
 
 impl ReadRound {
     /// Asks as many replicas as are needed: this node for the record if it is a replica, else the first live one;
-    /// the next ones for digests.
+    /// the next ones for digests. Stand-ins, who may know nothing of the key, only if there are too few replicas.
     pub(crate) fn start<S: Shell>(
         cx: &mut Context<'_, S>,
         replicas: Replicas,
@@ -81,16 +81,15 @@ impl ReadRound {
     ) -> ReadRound {
         let mut read = ReadRound::new(cx, replicas, needed, round);
         // Peers first: their answers take longest.
-        let here = replicas.index_of(cx.env.config.node);
+        let here = replicas.index_of(cx.env.config.node).filter(|&index| !replicas.is_stand_in(index));
         if let Some(index) = here {
             read.set(index, Answer::RecordAsked);
         }
         let after_here = here.map_or(0, |index| index + 1);
-        for step in 0..replicas.len() {
-            if read.count(|answer| answer.is_pending() || answer.is_there()) >= needed {
-                break;
-            }
-            read.ask(cx, key, (after_here + step) % replicas.len());
+        let order = (0..replicas.len()).map(|step| (after_here + step) % replicas.len());
+        read.ask_enough(cx, key, order.clone().filter(|&index| !replicas.is_stand_in(index)));
+        if replicas.has_stand_ins() {
+            read.ask_enough(cx, key, order.filter(|&index| replicas.is_stand_in(index)));
         }
         if let Some(index) = here
             && let Some(record) = cx.read_here(round, key)
@@ -99,6 +98,21 @@ impl ReadRound {
         }
         read.set_alarm(cx);
         read
+    }
+
+    /// Asks the contacts at `places`, in this order, as far as they are needed.
+    fn ask_enough<S: Shell>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        key: KeyRef<'_>,
+        places: impl Iterator<Item = usize>,
+    ) {
+        for index in places {
+            if self.count(|answer| answer.is_pending() || answer.is_there()) >= self.needed {
+                return;
+            }
+            self.ask(cx, key, index);
+        }
     }
 
     /// A read that this node alone decides, once it has its record from the disk.
@@ -237,7 +251,7 @@ impl ReadRound {
             if expected >= self.needed {
                 return None;
             }
-            if !self.ask_another(cx, key) {
+            if !self.ask_another(cx, key, true) {
                 return Some(false);
             }
         }
@@ -290,16 +304,23 @@ impl ReadRound {
                 continue;
             }
             cx.env.statistics.repairs_blocking += 1;
-            if !send_repair(cx, node, cx.op.request(self.round), key, &missing) {
+            if send_repair(cx, node, cx.op.request(self.round), key, &missing) {
+                keep_hint(cx, &self.replicas, index, key, &merged);
+            } else {
                 holders.fail(index);
             }
             merged.rows_missing_in(record, key).for_each(|row| lacking.add(&row));
         }
-        // Replicas that were not heard of probably lack the same. Nobody waits for them.
+        // Replicas that were not heard of probably lack the same. Nobody waits for them. (Stand-ins probably lack
+        // everything, and need not have it.)
         let lacking = lacking.build();
         for (index, node) in self.replicas.iter() {
             let was_heard = self.answers.get(index).is_some_and(|answer| answer.record().is_some());
-            if !was_heard && !lacking.is_absent() && send_repair(cx, node, RequestId::NONE, key, &lacking) {
+            if !was_heard
+                && !self.replicas.is_stand_in(index)
+                && !lacking.is_absent()
+                && send_repair(cx, node, RequestId::NONE, key, &lacking)
+            {
                 cx.env.statistics.repairs_background += 1;
             }
         }
@@ -336,6 +357,7 @@ impl ReadRound {
             });
             let Some((index, node)) = idle else { return Some(Err(timeout)) };
             if send_repair(cx, node, cx.op.request(self.round), key, merged) {
+                keep_hint(cx, &self.replicas, index, key, merged);
                 if let Some(answer) = self.answers.get_mut(index) {
                     *answer = Answer::Record(Record::ABSENT);
                 }
@@ -347,12 +369,14 @@ impl ReadRound {
 
     /// The first replicas are slow: asks one more. `true` if one was asked.
     pub(crate) fn hurry<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>) -> bool {
+        // What a stand-in alone holds must not decide while a replica is only slow.
+        let may_stand_in = self.needed > 1;
         let is_slow = match self.phase {
             Phase::Gather => self.count(Answer::is_there) < self.needed || self.agreed().is_none(),
             Phase::Resolve => true,
             Phase::Repair { .. } => false,
         };
-        let asked = is_slow && self.ask_another(cx, key);
+        let asked = is_slow && self.ask_another(cx, key, may_stand_in);
         if asked {
             cx.env.statistics.speculative_retries += 1;
         }
@@ -368,11 +392,21 @@ impl ReadRound {
         Failure::Timeout { needed: self.needed, acked }
     }
 
-    /// Asks the first live replica that was not asked: for its record unless one is there already.
-    fn ask_another<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>) -> bool {
-        for (index, _) in self.replicas.iter() {
-            if matches!(self.answers.get(index), Some(Answer::Idle)) && self.ask(cx, key, index) {
-                return true;
+    /// Asks the first live replica that was not asked: for its record unless one is there already. After the replicas
+    /// come the stand-ins, if they may.
+    fn ask_another<S: Shell>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        key: KeyRef<'_>,
+        may_stand_in: bool,
+    ) -> bool {
+        let stand_ins = may_stand_in && self.replicas.has_stand_ins();
+        for role in [false, true].into_iter().take(1 + usize::from(stand_ins)) {
+            for (index, _) in self.replicas.iter() {
+                let is_idle = matches!(self.answers.get(index), Some(Answer::Idle));
+                if is_idle && self.replicas.is_stand_in(index) == role && self.ask(cx, key, index) {
+                    return true;
+                }
             }
         }
         false
@@ -396,7 +430,7 @@ impl ReadRound {
         }
         let wants_record =
             matches!(self.phase, Phase::Resolve) || !(has_source || (at_start && source_asked));
-        if wants_record {
+        if wants_record || cx.is_self(node) {
             self.ask_record(cx, key, index, node);
         } else {
             let request = cx.op.request(self.round);
@@ -473,6 +507,25 @@ fn send_repair<S: Shell>(
         return true;
     }
     cx.send(node, &Message::Repair { request, key, record: rows.clone() })
+}
+
+/// A repair made the contact at place `index` hold `merged`: if it only stands in, the owner shall get it, too.
+fn keep_hint<S: Shell>(
+    cx: &mut Context<'_, S>,
+    replicas: &Replicas,
+    index: usize,
+    key: KeyRef<'_>,
+    merged: &Record,
+) {
+    if !replicas.is_stand_in(index) {
+        return;
+    }
+    let contact = replicas.iter().find(|&(at, _)| at == index);
+    if let (Some(owner), Some((_, node))) = (replicas.owner(index), contact)
+        && !cx.keep_hint(node, owner, key, merged.newest_version())
+    {
+        cx.shell.drop_hint(key, merged.newest_version());
+    }
 }
 
 /// Stores every row of `rows` here. The rows of one turn are committed together or in order, so the last one's result

@@ -99,7 +99,7 @@ impl ScanOp {
             return Step::Finish(outcome);
         }
         let slot = Slot::try_from(self.from >> SLOT_SHIFT).unwrap_or(SLOTS - 1);
-        self.replicas = Replicas::of(cx.env.ring.replicas(slot));
+        self.replicas = cx.env.replicas_of(slot);
         self.needed = self.level.needed(self.replicas.len());
         if let Some(failure) = cx.env.unavailable(&self.replicas, self.needed) {
             return Step::fail(failure);

@@ -91,6 +91,15 @@ pub trait Shell {
     /// (or has failed), unless the ticket is [`Ticket::Nobody`]. Rows of one turn are committed together or in order.
     fn apply(&mut self, ticket: Ticket, row: &Row<'_>);
 
+    /// Adds a hint to this turn's batch, so that it is stored together with the rows added before it: `target` misses
+    /// the row of `key` of version `missed`. The store may have no room for it (then it does what
+    /// [`drop_hint`](Shell::drop_hint) does), and that fails nothing.
+    fn hint(&mut self, target: NodeId, key: KeyRef<'_>, missed: Version);
+
+    /// A node misses the row of `key` of version `missed` and no hint can be kept of it: counts that, and marks the key's
+    /// slot, durably with this turn's batch, for anti-entropy.
+    fn drop_hint(&mut self, key: KeyRef<'_>, missed: Version);
+
     /// The record of `key` in this node's store, from memory. `None`: it needs the disk, and
     /// [`local_record`](super::Coordinator::local_record) follows. Rows not yet committed need not be in it.
     fn read(&mut self, ticket: Ticket, key: KeyRef<'_>) -> Option<Record>;
@@ -116,7 +125,8 @@ pub trait Shell {
     /// The operation started with `tag` has ended. May come before the call that starts it returns.
     fn finish(&mut self, tag: Tag, outcome: Outcome);
 
-    /// No replica of the finished write `tag` will answer any more: `acked` of them have it. What WAIT counts;
+    /// No replica of the finished write `tag` will answer any more: `acked` of them have it, stand-ins included (they
+    /// hold the row durably and hand it on). What WAIT counts;
     /// [`acknowledged`](super::Coordinator::acknowledged) tells the count before.
     fn settled(&mut self, tag: Tag, acked: usize) {
         let _ = (tag, acked);

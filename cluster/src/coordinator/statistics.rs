@@ -63,6 +63,12 @@ pub struct Statistics {
     pub counter_rounds_resolved: u64,
     /// Read-modify-writes sent to the key's primary on another node.
     pub forwarded: u64,
+    /// Rows written with nodes standing in for replicas that were down.
+    pub stood_in: u64,
+    /// Hints asked for because a replica that was alive did not acknowledge a row.
+    pub hints_late: u64,
+    /// Records that other nodes have taken over from this one for its hints.
+    pub handed_off: u64,
     /// Requests served as a replica: rows applied, records and digests read, pages scanned, read-modify-writes.
     pub served: u64,
 }

@@ -3,9 +3,10 @@
 
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
 
-use super::{DecodeError, Levels, Message, Reason, RequestId, ScanRange, flag, kind, reason};
-use crate::level::Consistency;
+use super::{DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange, flag, kind, reason};
+use crate::level::{Consistency, Level};
 use crate::modify::{Modify, ModifyError, ModifyReply};
+use crate::node::NodeId;
 
 impl<'a> Message<'a> {
     /// Reads the message that `bytes` is, all of it.
@@ -36,7 +37,8 @@ impl<'a> Reader<'a> {
             }
             kind::MODIFY => {
                 let request = self.request()?;
-                let levels = Levels { read: self.level()?, write: self.level()? };
+                let (read, write) = (self.consistency()?, self.level()?);
+                let levels = Levels { read, write: write.consistency, quorums: write.quorums };
                 let key = self.key()?;
                 let modify = Modify::decode(self.rest()).map_err(|_| DecodeError::Malformed)?;
                 Message::Modify { request, key, levels, modify }
@@ -62,6 +64,10 @@ impl<'a> Reader<'a> {
             kind::FORMING => Message::Forming { bytes: self.rest() },
             kind::PING => Message::Ping { nonce: self.u64()? },
             kind::PONG => Message::Pong { nonce: self.u64()? },
+            kind::KEEP_HINT => {
+                let (target, missed) = (NodeId(self.u64()?), self.version()?);
+                Message::KeepHint { target, missed, key: self.key()? }
+            }
             unknown => return Err(DecodeError::UnknownKind(unknown)),
         })
     }
@@ -72,7 +78,8 @@ impl<'a> Reader<'a> {
         let key = self.key()?;
         let version = self.version()?;
         let expiry = if flags & flag::EXPIRY != 0 { Some(UnixMillis(self.u64()?)) } else { None };
-        let (cell, body) = match flags & !flag::WANT_DIGEST {
+        let hints = if flags & flag::HINT != 0 { self.hint_targets()? } else { HintTargets::NONE };
+        let (cell, body) = match flags & !(flag::WANT_DIGEST | flag::HINT) {
             0 | flag::EXPIRY => (Cell::Register, Body::Value(self.rest())),
             flag::TOMBSTONE => (Cell::Register, Body::Tombstone),
             flag::COUNTER => {
@@ -82,7 +89,14 @@ impl<'a> Reader<'a> {
             _ => return Err(DecodeError::Malformed),
         };
         let row = Row { key, cell, version, expiry, body };
-        Ok(Message::Apply { request, row, want_digest: flags & flag::WANT_DIGEST != 0 })
+        Ok(Message::Apply { request, row, want_digest: flags & flag::WANT_DIGEST != 0, hints })
+    }
+
+    /// At least one: the flag says so.
+    fn hint_targets(&mut self) -> Result<HintTargets<'a>, DecodeError> {
+        let count = usize::from(self.u8()?);
+        let (ids, _) = self.take(count * 8)?.as_chunks::<8>();
+        HintTargets::new(ids).filter(|targets| !targets.is_empty()).ok_or(DecodeError::Malformed)
     }
 
     fn modified(&mut self) -> Result<Result<ModifyReply, ModifyError>, DecodeError> {
@@ -139,8 +153,12 @@ impl<'a> Reader<'a> {
         Record::decode(self.rest()).map_err(|_| DecodeError::Malformed)
     }
 
-    fn level(&mut self) -> Result<Consistency, DecodeError> {
+    fn consistency(&mut self) -> Result<Consistency, DecodeError> {
         Consistency::from_byte(self.u8()?).ok_or(DecodeError::Malformed)
+    }
+
+    fn level(&mut self) -> Result<Level, DecodeError> {
+        Level::from_byte(self.u8()?).ok_or(DecodeError::Malformed)
     }
 
     fn option(&mut self) -> Result<Option<u64>, DecodeError> {

@@ -2,13 +2,15 @@
 
 use gyre_storage::{Body, Cell, KeyRef, Row, Version};
 
-use super::{Message, Reason, RequestId, ScanRange, flag, kind, reason};
+use super::{HintTargets, Message, Reason, RequestId, ScanRange, flag, kind, reason};
 
 impl Message<'_> {
     /// Appends the message without its [`tail`](Message::tail) to `out`.
     pub fn encode_head(&self, out: &mut Vec<u8>) {
         match self {
-            Message::Apply { request, row, want_digest } => put_apply(out, *request, row, *want_digest),
+            Message::Apply { request, row, want_digest, hints } => {
+                put_apply(out, *request, row, *want_digest, *hints);
+            }
             Message::Applied { request, digest } => {
                 put_kind(out, kind::APPLIED, *request);
                 put_option(out, *digest);
@@ -24,7 +26,7 @@ impl Message<'_> {
             Message::Modify { request, key, levels, modify } => {
                 put_kind(out, kind::MODIFY, *request);
                 out.push(levels.read.to_byte());
-                out.push(levels.write.to_byte());
+                out.push(levels.writing().to_byte());
                 put_key(out, key);
                 modify.encode(out);
             }
@@ -72,6 +74,12 @@ impl Message<'_> {
             Message::Forming { .. } => out.push(kind::FORMING),
             Message::Ping { nonce } => put_kind(out, kind::PING, RequestId(*nonce)),
             Message::Pong { nonce } => put_kind(out, kind::PONG, RequestId(*nonce)),
+            Message::KeepHint { target, key, missed } => {
+                out.push(kind::KEEP_HINT);
+                put_u64(out, target.0);
+                put_version(out, *missed);
+                put_key(out, key);
+            }
         }
     }
 
@@ -93,7 +101,13 @@ impl Message<'_> {
     }
 }
 
-fn put_apply(out: &mut Vec<u8>, request: RequestId, row: &Row<'_>, want_digest: bool) {
+fn put_apply(
+    out: &mut Vec<u8>,
+    request: RequestId,
+    row: &Row<'_>,
+    want_digest: bool,
+    hints: HintTargets<'_>,
+) {
     put_kind(out, kind::APPLY, request);
     let body = match row.body {
         Body::Tombstone => flag::TOMBSTONE,
@@ -101,11 +115,16 @@ fn put_apply(out: &mut Vec<u8>, request: RequestId, row: &Row<'_>, want_digest: 
         Body::Counter { .. } => flag::COUNTER,
     };
     let expiry = if row.expiry.is_some() { flag::EXPIRY } else { 0 };
-    out.push(body | expiry | if want_digest { flag::WANT_DIGEST } else { 0 });
+    let hint = if hints.is_empty() { 0 } else { flag::HINT };
+    out.push(body | expiry | hint | if want_digest { flag::WANT_DIGEST } else { 0 });
     put_key(out, &row.key);
     put_version(out, row.version);
     if let Some(expiry) = row.expiry {
         put_u64(out, expiry.0);
+    }
+    if !hints.is_empty() {
+        out.push(u8::try_from(hints.ids().len()).unwrap_or(u8::MAX));
+        out.extend_from_slice(hints.ids().as_flattened());
     }
     if let (Cell::Counter { actor }, Body::Counter { base, sum }) = (row.cell, row.body) {
         put_u64(out, actor);

@@ -7,13 +7,13 @@
 //!
 //! | kind | message | fields |
 //! |---|---|---|
-//! | 1 | Apply | request, flags, key, version, [expiry], actor, base, sum ∣ value |
+//! | 1 | Apply | request, flags, key, version, [expiry], [count, hint targets], actor, base, sum ∣ value |
 //! | 2 | Applied | request, 0 ∣ 1, digest |
 //! | 3, 4 | Read, Digest | request, key |
 //! | 5 | Found | request, record |
 //! | 6 | Digested | request, digest |
 //! | 7 | Repair | request, key, record |
-//! | 8 | Modify | request, read level, write level, key, modify |
+//! | 8 | Modify | request, read level, write level and mode, key, modify |
 //! | 9 | Modified | request, 0 reply ∣ 1 error |
 //! | 10 | Failed | request, reason, needed, alive or acked |
 //! | 11, 13 | Scan, Count | request, database, from, end, keys_max, [bytes_max] |
@@ -23,6 +23,7 @@
 //! | 17, 18 | Horizon, HorizonSet | request, [database, version] |
 //! | 19, 20 | Topology, Forming | the document |
 //! | 21, 22 | Ping, Pong | nonce |
+//! | 24 | KeepHint | target, version missed, key |
 //!
 //! A key is its database (1 byte), its length (4 bytes) and its bytes. Kinds are never reused. A node meets kinds
 //! it does not know while a cluster is upgraded node by node: [`DecodeError::UnknownKind`] tells them from damage.
@@ -34,8 +35,10 @@ mod tests;
 
 use gyre_storage::{Hlc, KeyRef, Record, Row, Version};
 
-use crate::level::Consistency;
+use crate::coordinator::REPLICAS_MAX;
+use crate::level::{Consistency, Level, Quorums};
 use crate::modify::{Modify, ModifyError, ModifyReply};
+use crate::node::NodeId;
 
 /// Names a request in its answer. Chosen by the asking node and meaningless to the answering one;
 /// [`RequestId::NONE`] wants no answer.
@@ -47,18 +50,64 @@ impl RequestId {
     pub const NONE: RequestId = RequestId(0);
 }
 
-/// The levels of a read-modify-write: of its read, and of its write.
+/// The levels of a connection and of a read-modify-write: of what it reads, and of what it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Levels {
     /// How many replicas its read asks.
     pub read: Consistency,
     /// How many replicas its write must reach.
     pub write: Consistency,
+    /// Whether stand-ins count, for both.
+    pub quorums: Quorums,
+}
+
+impl Levels {
+    /// The level of a read alone.
+    #[must_use]
+    pub const fn reading(self) -> Level {
+        Level { consistency: self.read, quorums: self.quorums }
+    }
+
+    /// The level of a write alone.
+    #[must_use]
+    pub const fn writing(self) -> Level {
+        Level { consistency: self.write, quorums: self.quorums }
+    }
 }
 
 impl From<(Consistency, Consistency)> for Levels {
     fn from((read, write): (Consistency, Consistency)) -> Levels {
-        Levels { read, write }
+        Levels { read, write, quorums: Quorums::default() }
+    }
+}
+
+/// The nodes that miss a row: whoever stores it keeps a hint for each. At most [`REPLICAS_MAX`], usually none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HintTargets<'a>(&'a [[u8; 8]]);
+
+impl<'a> HintTargets<'a> {
+    /// No node misses the row.
+    pub const NONE: HintTargets<'static> = HintTargets(&[]);
+
+    /// The nodes whose ids these are, little-endian; `None` if there are more than may be.
+    #[must_use]
+    pub fn new(ids: &'a [[u8; 8]]) -> Option<HintTargets<'a>> {
+        (ids.len() <= REPLICAS_MAX).then_some(HintTargets(ids))
+    }
+
+    /// The nodes.
+    pub fn iter(self) -> impl Iterator<Item = NodeId> + 'a {
+        self.0.iter().map(|id| NodeId(u64::from_le_bytes(*id)))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn ids(self) -> &'a [[u8; 8]] {
+        self.0
     }
 }
 
@@ -113,6 +162,8 @@ pub enum Message<'a> {
         row: Row<'a>,
         /// Whether the answer shall carry the digest of the record as it stands then.
         want_digest: bool,
+        /// Replicas that miss the row: the receiver keeps a hint for each, in the same batch.
+        hints: HintTargets<'a>,
     },
     /// The row, or the repair, is in the store, as durable as its fsync policy makes it.
     Applied {
@@ -262,6 +313,15 @@ pub enum Message<'a> {
         /// The nonce of the ping.
         nonce: u64,
     },
+    /// Keep a hint: `target` misses a row of this key that you have. Not answered.
+    KeepHint {
+        /// The node that misses it.
+        target: NodeId,
+        /// The key.
+        key: KeyRef<'a>,
+        /// The row missed.
+        missed: Version,
+    },
 }
 
 /// Why bytes are not a message.
@@ -298,6 +358,7 @@ pub(crate) mod kind {
     pub(crate) const FORMING: u8 = 20;
     pub(crate) const PING: u8 = 21;
     pub(crate) const PONG: u8 = 22;
+    pub(crate) const KEEP_HINT: u8 = 24;
 }
 
 /// Flags of an Apply.
@@ -306,6 +367,7 @@ pub(crate) mod flag {
     pub(crate) const EXPIRY: u8 = 2;
     pub(crate) const TOMBSTONE: u8 = 4;
     pub(crate) const COUNTER: u8 = 8;
+    pub(crate) const HINT: u8 = 16;
 }
 
 /// Codes of a [`Reason`].

@@ -3,9 +3,10 @@
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
 use proptest::prelude::*;
 
-use super::{DecodeError, Levels, Message, Reason, RequestId, ScanRange};
-use crate::level::Consistency;
+use super::{DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange};
+use crate::level::{Consistency, Quorums};
 use crate::modify::{Modify, ModifyError, ModifyReply};
+use crate::node::NodeId;
 
 fn encoded(message: &Message<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -46,7 +47,7 @@ type Parts = (u8, u64, (u8, Vec<u8>), Record, Version, (Vec<u8>, Option<u64>, bo
 
 fn parts() -> impl Strategy<Value = Parts> {
     let rest = (bytes(), any::<Option<u64>>(), any::<bool>(), any::<u64>());
-    (0u8..30, any::<u64>(), (any::<u8>(), bytes()), record(), version(), rest)
+    (0u8..31, any::<u64>(), (any::<u8>(), bytes()), record(), version(), rest)
 }
 
 fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
@@ -55,18 +56,21 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
     let range = ScanRange { db: *db, from: *id, end: *number, keys_max: 7, bytes_max: u32::MAX };
     let row = |cell, body, expiry| Row { key, cell, version, expiry, body };
     let expiry = option.map(UnixMillis);
+    let ids = vec![number.to_le_bytes(); value.len() % 8];
+    let hints = HintTargets::new(&ids).unwrap();
     let counter = Body::Counter { base: version, sum: -1 };
     check(match kind {
         0 => {
             let row = row(Cell::Register, Body::Value(value), expiry);
-            Message::Apply { request, row, want_digest: *choice }
+            Message::Apply { request, row, want_digest: *choice, hints }
         }
         1 => {
-            Message::Apply { request, row: row(Cell::Register, Body::Tombstone, None), want_digest: *choice }
+            let row = row(Cell::Register, Body::Tombstone, None);
+            Message::Apply { request, row, want_digest: *choice, hints }
         }
         2 => {
             let row = row(Cell::Counter { actor: *number }, counter, None);
-            Message::Apply { request, row, want_digest: *choice }
+            Message::Apply { request, row, want_digest: *choice, hints }
         }
         3 => Message::Applied { request, digest: *option },
         4 => Message::Read { request, key },
@@ -75,7 +79,8 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
         7 => Message::Digested { request, digest: *number },
         8 => Message::Repair { request, key, record: record.clone() },
         9 => {
-            let levels = Levels { read: Consistency::One, write: Consistency::All };
+            let quorums = if *choice { Quorums::Strict } else { Quorums::Sloppy };
+            let levels = Levels { read: Consistency::One, write: Consistency::All, quorums };
             Message::Modify { request, key, levels, modify: Modify::Append { value } }
         }
         10 => Message::Modified { request, result: Ok(ModifyReply::Bytes(value.clone())) },
@@ -99,6 +104,7 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
         25 => Message::Topology { bytes: value },
         26 => Message::Forming { bytes: value },
         27 => Message::Ping { nonce: *number },
+        28 => Message::KeepHint { target: NodeId(*number), key, missed: version },
         _ => Message::Pong { nonce: *number },
     });
 }
@@ -124,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..30) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u8..31) {
         let _ = Message::decode(&bytes);
         let mut bytes = bytes;
         bytes.insert(0, kind);
@@ -168,7 +174,8 @@ fn a_large_value_stays_out_of_the_head() {
         expiry: None,
         body: Body::Value(&value),
     };
-    let message = Message::Apply { request: RequestId(1), row, want_digest: false };
+    let hints = HintTargets::NONE;
+    let message = Message::Apply { request: RequestId(1), row, want_digest: false, hints };
     let mut head = Vec::new();
     message.encode_head(&mut head);
     assert!(head.len() < 64);
@@ -184,10 +191,38 @@ fn the_encoding_of_an_apply_does_not_change() {
         expiry: Some(UnixMillis(9)),
         body: Body::Value(b"value"),
     };
-    let bytes = encoded(&Message::Apply { request: RequestId(0x0a0b), row, want_digest: false });
-    let mut expected = vec![1, 0x0b, 0x0a, 0, 0, 0, 0, 0, 0, 2, 3, 3, 0, 0, 0];
-    expected.extend_from_slice(b"key");
-    expected.extend_from_slice(&[2, 1, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
-    expected.extend_from_slice(b"value");
-    assert_eq!(bytes, expected);
+    let ids = [7u64.to_le_bytes()];
+    for (flags, hints) in [(2, HintTargets::NONE), (18, HintTargets::new(&ids).unwrap())] {
+        let bytes = encoded(&Message::Apply { request: RequestId(0x0a0b), row, want_digest: false, hints });
+        let mut expected = vec![1, 0x0b, 0x0a, 0, 0, 0, 0, 0, 0, flags, 3, 3, 0, 0, 0];
+        expected.extend_from_slice(b"key");
+        expected.extend_from_slice(&[2, 1, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+        if flags == 18 {
+            expected.extend_from_slice(&[1, 7, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        expected.extend_from_slice(b"value");
+        assert_eq!(bytes, expected);
+    }
+}
+
+#[test]
+fn an_apply_names_between_one_and_seven_hint_targets_or_has_no_flag() {
+    let row = Row {
+        key: KeyRef::new(0, b"k"),
+        cell: Cell::Register,
+        version: Version { hlc: Hlc(1), node: 1 },
+        expiry: None,
+        body: Body::Tombstone,
+    };
+    assert_eq!(HintTargets::new(&[[1; 8]; 8]), None);
+    let ids = [[1; 8]; 7];
+    let hints = HintTargets::new(&ids).unwrap();
+    let bytes = encoded(&Message::Apply { request: RequestId(1), row, want_digest: false, hints });
+    let count_at = bytes.len() - 7 * 8 - 1;
+    assert_eq!(bytes[count_at], 7);
+    for count in [0, 6, 8, 255] {
+        let mut bent = bytes.clone();
+        bent[count_at] = count;
+        assert_eq!(Message::decode(&bent), Err(DecodeError::Malformed), "{count}");
+    }
 }

@@ -1,14 +1,15 @@
 //! What the workers of a node share (store, locks, clock), and the shell of one worker over it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use gyre_cluster::clock::HybridClock;
 use gyre_cluster::coordinator::{LinkId, OpId, Shell, Tag, Ticket};
+use gyre_cluster::hints::Handed;
 use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::Outcome;
-use gyre_storage::{KeyRef, Record, Row, UnixMillis, Version};
+use gyre_storage::{Hint, HintStats, Hlc, KeyRef, Record, RecordBuilder, Row, UnixMillis, Version};
 
 use crate::network::{Local, Network, Worker};
 
@@ -18,6 +19,9 @@ pub(crate) struct Machine {
     pub(crate) skew_ms: u64,
     records: BTreeMap<(u64, u8, Vec<u8>), Record>,
     horizons: [Version; 2],
+    /// By target, position and key: the clock of the row missed, and a stamp.
+    hints: BTreeMap<(u64, u64, Vec<u8>), (Hlc, u64)>,
+    next_stamp: u64,
     locks: HashMap<u64, VecDeque<(usize, OpId)>>,
 }
 
@@ -28,6 +32,8 @@ impl Machine {
             skew_ms,
             records: BTreeMap::new(),
             horizons: [Version::ZERO; 2],
+            hints: BTreeMap::new(),
+            next_stamp: 1,
             locks: HashMap::new(),
         }
     }
@@ -49,10 +55,75 @@ impl Machine {
         record.under_horizon(self.horizons[usize::from(key.db)])
     }
 
-    pub(crate) fn commit(&mut self, db: u8, key: &[u8], rows: &Record) {
-        let position = KeyRef::new(db, key).position;
-        let record = self.records.entry((position, db, key.to_vec())).or_default();
-        *record = record.merge(rows);
+    pub(crate) fn commit(&mut self, change: &Change) {
+        match change {
+            Change::Rows { db, key, rows } => {
+                let position = KeyRef::new(*db, key).position;
+                let record = self.records.entry((position, *db, key.clone())).or_default();
+                *record = record.merge(rows);
+            }
+            Change::Hint { target, key, missed } => {
+                let at = (target.0, KeyRef::new(0, key).position, key.clone());
+                self.hints.insert(at, (missed.hlc, self.next_stamp));
+                self.next_stamp += 1;
+            }
+        }
+    }
+
+    /// What the store says of its hints.
+    pub(crate) fn hint_stats(&self) -> Vec<HintStats> {
+        let mut stats: BTreeMap<u64, HintStats> = BTreeMap::new();
+        for ((target, ..), (missed, _)) in &self.hints {
+            let next_stamp = self.next_stamp;
+            let new = HintStats { target: *target, keys: 0, bytes: 0, oldest: *missed, next_stamp };
+            let stat = stats.entry(*target).or_insert(new);
+            stat.keys += 1;
+            stat.oldest = stat.oldest.min(*missed);
+        }
+        stats.into_values().collect()
+    }
+
+    pub(crate) fn hints_page(&self, target: NodeId, after: Option<&Hint>, limit: usize) -> Vec<Hint> {
+        let after = after.map(|hint| (hint.key().position, hint.key.clone()));
+        let of_target = self.hints.iter().filter(|((of, ..), _)| *of == target.0);
+        of_target
+            .filter(|((_, position, key), _)| Some(&(*position, key.clone())) > after.as_ref())
+            .map(|((.., key), &(missed, stamp))| Hint { db: 0, key: key.clone(), missed, stamp })
+            .take(limit)
+            .collect()
+    }
+
+    /// Removes what is unchanged, then forgets what may be.
+    pub(crate) fn drop_hints(&mut self, target: NodeId, handed: &[Handed]) {
+        for Handed { hint, forget } in handed {
+            let at = (target.0, hint.key().position, hint.key.clone());
+            if self.hints.get(&at) == Some(&(hint.missed, hint.stamp)) {
+                self.hints.remove(&at);
+            }
+            if let Some(record) = forget {
+                self.forget(hint.key(), record);
+            }
+        }
+    }
+
+    fn forget(&mut self, key: KeyRef<'_>, handed: &Record) {
+        let is_hinted = self.hints.keys().any(|(_, _, hinted)| hinted == key.key);
+        let at = (key.position, key.db, key.key.to_vec());
+        let Some(record) = self.records.get(&at).filter(|_| !is_hinted) else { return };
+        let mut left = RecordBuilder::default();
+        // Nothing that `handed` lacks, and no cell without the register it counts on.
+        if handed.merge(record) != *handed {
+            left.add_record(record);
+        }
+        match left.build() {
+            left if left.is_absent() => drop(self.records.remove(&at)),
+            left => drop(self.records.insert(at, left)),
+        }
+    }
+
+    /// Every key it has rows of.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (KeyRef<'_>, &Record)> {
+        self.records.iter().map(|((_, db, key), record)| (KeyRef::new(*db, key), record))
     }
 
     pub(crate) fn set_horizon(&mut self, db: u8, version: Version) {
@@ -86,8 +157,14 @@ impl Machine {
     }
 }
 
-/// Rows of one worker's turn.
-pub(crate) type Batch = Vec<(Ticket, u8, Vec<u8>, Record)>;
+/// Something to be stored.
+pub(crate) enum Change {
+    Rows { db: u8, key: Vec<u8>, rows: Record },
+    Hint { target: NodeId, key: Vec<u8>, missed: Version },
+}
+
+/// What one worker's turn stores.
+pub(crate) type Batch = Vec<(Ticket, Change)>;
 
 /// The shell of a worker for one input.
 pub(crate) struct SimShell<'a> {
@@ -98,6 +175,8 @@ pub(crate) struct SimShell<'a> {
     pub(crate) finished: &'a mut Vec<(Tag, Outcome)>,
     /// The version of the last row written by this input.
     pub(crate) stamped: Option<Version>,
+    /// Rows whose hints another node was asked to keep, or nobody: the message may be lost.
+    pub(crate) delegated: &'a mut HashSet<Version>,
 }
 
 pub(crate) fn node_id(node: usize) -> NodeId {
@@ -106,8 +185,10 @@ pub(crate) fn node_id(node: usize) -> NodeId {
 
 impl Shell for SimShell<'_> {
     fn send(&mut self, to: NodeId, message: &Message<'_>) -> bool {
-        if let Message::Apply { row, .. } = message {
-            self.stamped = Some(row.version);
+        match message {
+            Message::Apply { row, .. } => self.stamped = Some(row.version),
+            Message::KeepHint { missed, .. } => drop(self.delegated.insert(*missed)),
+            _ => {}
         }
         // Now and then the queue to the peer is full.
         let is_full = self.network.random.chance(self.network.loss_per_mille / 4);
@@ -120,7 +201,17 @@ impl Shell for SimShell<'_> {
 
     fn apply(&mut self, ticket: Ticket, row: &Row<'_>) {
         self.stamped = Some(row.version);
-        self.batch.push((ticket, row.key.db, row.key.key.to_vec(), Record::of_row(row)));
+        let (db, key) = (row.key.db, row.key.key.to_vec());
+        self.batch.push((ticket, Change::Rows { db, key, rows: Record::of_row(row) }));
+    }
+
+    fn hint(&mut self, target: NodeId, key: KeyRef<'_>, missed: Version) {
+        let key = key.key.to_vec();
+        self.batch.push((Ticket::Nobody, Change::Hint { target, key, missed }));
+    }
+
+    fn drop_hint(&mut self, _key: KeyRef<'_>, missed: Version) {
+        self.delegated.insert(missed);
     }
 
     fn read(&mut self, ticket: Ticket, key: KeyRef<'_>) -> Option<Record> {

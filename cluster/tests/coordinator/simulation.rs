@@ -1,17 +1,19 @@
 //! The cluster, its clients, and what goes wrong.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, PREFIX_END, Tag};
-use gyre_cluster::level::Consistency;
-use gyre_cluster::message::Message;
+use gyre_cluster::hints::{Effect, Handoff, HandoffConfig};
+use gyre_cluster::level::{Consistency, Level, Quorums};
+use gyre_cluster::message::{Levels, Message};
 use gyre_cluster::modify::Modify;
+use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::Outcome;
 use gyre_cluster::ring::{Ring, RingMember};
-use gyre_cluster::time::Now;
-use gyre_storage::KeyRef;
+use gyre_cluster::time::{MonoMicros, Now};
+use gyre_storage::{Hint, KeyRef, Version};
 
 use crate::checker::{Action, Checker, is_counter, is_loose_counter};
 use crate::machine::{Batch, Machine, SimShell, node_id};
@@ -33,6 +35,9 @@ pub(crate) struct Plan {
     pub(crate) crashes: bool,
     pub(crate) partitions: bool,
     pub(crate) loss_per_mille: u64,
+    /// Whether nodes stand in for replicas that are down. Then quorums need not overlap, and what reads see may go back
+    /// until hints are replayed.
+    pub(crate) sloppy: bool,
 }
 
 /// A worker's coordinator and the batches it has yet to commit.
@@ -46,17 +51,36 @@ struct Thread {
 /// A cluster in virtual time.
 pub(crate) struct Simulation {
     plan: (usize, bool, bool),
+    quorums: Quorums,
     ring: Arc<Ring>,
     network: Network,
     machines: Vec<Machine>,
     workers: BTreeMap<Worker, Thread>,
     checker: Checker,
     finished: Vec<(Tag, Outcome)>,
+    /// The replay of hints of each node.
+    handoffs: Vec<Handoff>,
+    /// Hand-overs under way: of which node, to whom, which hint.
+    handing: BTreeMap<u64, (usize, NodeId, Hint)>,
+    delegated: HashSet<Version>,
     /// Which client waits for a tag, and where its operation runs.
     waiting: BTreeMap<u64, (usize, usize)>,
     outcomes: BTreeMap<u64, Outcome>,
     next_tag: u64,
     is_ending: bool,
+    /// No message was lost but by partitions.
+    network_was_reliable: bool,
+}
+
+fn actor(node: usize, boot: u32) -> u64 {
+    (node as u64) << 32 | u64::from(boot)
+}
+
+fn handoff(node: usize, boot: u32, ring: &Arc<Ring>, now: u64) -> Handoff {
+    let mut config = HandoffConfig::new(node_id(node), actor(node, boot));
+    // Commits may take longer than operations.
+    config.settle = TIMEOUT * 4;
+    Handoff::new(config, Arc::clone(ring), MonoMicros(now))
 }
 
 impl Simulation {
@@ -67,16 +91,21 @@ impl Simulation {
         let machines = (0..plan.nodes).map(|_| Machine::new(network.random.below(40))).collect();
         let mut simulation = Simulation {
             plan: (plan.nodes, plan.crashes, plan.partitions),
+            quorums: if plan.sloppy { Quorums::Sloppy } else { Quorums::Strict },
+            handoffs: (0..plan.nodes).map(|node| handoff(node, 0, &ring, 0)).collect(),
+            handing: BTreeMap::new(),
+            delegated: HashSet::new(),
             ring,
             network,
             machines,
             workers: BTreeMap::new(),
-            checker: Checker::default(),
+            checker: Checker::new(plan.sloppy),
             finished: Vec::new(),
             waiting: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             next_tag: 1,
             is_ending: false,
+            network_was_reliable: plan.loss_per_mille == 0,
         };
         for node in 0..plan.nodes {
             simulation.start_node(node);
@@ -123,6 +152,7 @@ impl Simulation {
             batch: Vec::new(),
             finished: &mut self.finished,
             stamped: None,
+            delegated: &mut self.delegated,
         };
         let result = call(&mut thread.core, &mut shell, now);
         let batch = std::mem::take(&mut shell.batch);
@@ -172,6 +202,9 @@ impl Simulation {
             }
             Local::Tick => {
                 self.with(at, |core, shell, now| core.tick(shell, now));
+                if at.worker == 0 {
+                    self.replay(at);
+                }
                 self.network.local(3_000, at, Local::Tick);
             }
             Local::Up { peer } => {
@@ -193,17 +226,59 @@ impl Simulation {
         let Some(batch) = self.workers.get_mut(&at).and_then(|thread| thread.batches.pop_front()) else {
             return;
         };
-        for (_, db, key, rows) in &batch {
-            self.machines[at.node].commit(*db, key, rows);
+        for (_, change) in &batch {
+            self.machines[at.node].commit(change);
         }
-        for (ticket, ..) in batch {
+        for (ticket, _) in batch {
             self.with(at, |core, shell, now| core.applied(shell, now, ticket, true));
         }
     }
 
+    /// Lets the replay of a node's hints go on.
+    fn replay(&mut self, at: Worker) {
+        let now = self.network.now(self.machines[at.node].skew_ms);
+        let live = self.workers[&at].core.live_peers().to_vec();
+        let handoff = &mut self.handoffs[at.node];
+        for &member in self.ring.members() {
+            match live.contains(&member) {
+                true => handoff.peer_up(member),
+                false => handoff.peer_down(now.mono, member),
+            }
+        }
+        let mut effects = Vec::new();
+        handoff.step(now, &self.machines[at.node].hint_stats(), &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::ReadPage { target, after, limit } => {
+                    let page = self.machines[at.node].hints_page(target, after.as_ref(), limit);
+                    self.handoffs[at.node].page(now.mono, target, Some(page));
+                }
+                Effect::Drop { target, handed } => {
+                    self.machines[at.node].drop_hints(target, &handed);
+                    self.handoffs[at.node].dropped(target);
+                }
+                Effect::HandOff { target, hint } => {
+                    let tag = Tag(self.next_tag);
+                    self.next_tag += 1;
+                    self.handing.insert(tag.0, (at.node, target, hint.clone()));
+                    self.with(at, |core, shell, now| core.hand_off(shell, now, tag, target, hint.key()));
+                }
+                Effect::Open { .. } | Effect::Close { .. } | Effect::Expire { .. } => {
+                    panic!("the window is hours, the simulation seconds")
+                }
+            }
+        }
+    }
+
+    fn hints_left(&self) -> usize {
+        self.machines.iter().map(|machine| machine.hint_stats().len()).sum()
+    }
+
     fn start_node(&mut self, node: usize) {
+        let boot = self.network.boots[node];
+        self.handoffs[node] = handoff(node, boot, &self.ring, self.network.now);
         for worker in (0..WORKERS).map(|worker| Worker { node, worker }) {
-            let actor = (node as u64) << 32 | u64::from(self.network.boots[node]);
+            let actor = actor(node, self.network.boots[node]);
             let mut config = CoordinatorConfig::new(node_id(node), actor);
             config.timeout = TIMEOUT;
             config.scan_timeout = TIMEOUT * 4;
@@ -256,20 +331,22 @@ impl Simulation {
         self.checker.start(tag, key, action, self.network.now);
         let name = format!("key-{key}");
         let value = format!("value-{}", tag.0);
+        let quorums = self.quorums;
         let stamped = self.with(at, |core, shell, now| {
             let key = KeyRef::new(0, name.as_bytes());
             let value = Some(value.as_bytes());
-            let levels = (QUORUM, QUORUM);
+            let levels = Levels { read: QUORUM, write: QUORUM, quorums };
+            let [one, quorum] = [Consistency::One, QUORUM].map(|consistency| Level { consistency, quorums });
             match action {
-                Action::Get => core.read(shell, now, tag, key, QUORUM),
-                Action::GetAll => core.read(shell, now, tag, key, ALL),
-                Action::GetOne => core.read(shell, now, tag, key, Consistency::One),
-                Action::Set { .. } => drop(core.write(shell, now, tag, key, value, None, QUORUM)),
-                Action::SetOne => drop(core.write(shell, now, tag, key, value, None, Consistency::One)),
-                Action::Delete { .. } => drop(core.write(shell, now, tag, key, None, None, QUORUM)),
+                Action::Get => core.read(shell, now, tag, key, quorum),
+                Action::GetAll => core.read(shell, now, tag, key, Level::strict(ALL)),
+                Action::GetOne => core.read(shell, now, tag, key, one),
+                Action::Set { .. } => drop(core.write(shell, now, tag, key, value, None, quorum)),
+                Action::SetOne => drop(core.write(shell, now, tag, key, value, None, one)),
+                Action::Delete { .. } => drop(core.write(shell, now, tag, key, None, None, quorum)),
                 Action::Add { delta } => core.modify(shell, now, tag, key, &Modify::Add { delta }, levels),
                 Action::AddOne { delta } => {
-                    let levels = (Consistency::One, Consistency::One);
+                    let levels = Levels { read: Consistency::One, write: Consistency::One, quorums };
                     core.modify(shell, now, tag, key, &Modify::Add { delta }, levels);
                 }
                 Action::Append => {
@@ -285,6 +362,10 @@ impl Simulation {
     }
 
     fn finish(&mut self, tag: Tag, outcome: Outcome) {
+        if let Some((node, target, hint)) = self.handing.remove(&tag.0) {
+            let record = if let Outcome::HandedOff(record) = outcome { Some(record) } else { None };
+            return self.handoffs[node].handed(MonoMicros(self.network.now), target, hint, record);
+        }
         let Some((client, _)) = self.waiting.remove(&tag.0) else {
             panic!("operation {tag:?} ended twice, or after its node had crashed");
         };
@@ -344,6 +425,7 @@ impl Simulation {
         self.network.boots[node] += 1;
         self.network.forget_links_of(node);
         self.workers.retain(|worker, _| worker.node != node);
+        self.handing.retain(|_, (of, ..)| *of != node);
         let here: Vec<u64> =
             self.waiting.iter().filter(|(_, (_, at))| *at == node).map(|(tag, _)| *tag).collect();
         for tag in here {
@@ -376,6 +458,44 @@ impl Simulation {
             .into_iter()
             .for_each(|node| self.restart(node));
         self.run_for(1_000_000);
+        // A target that failed is left alone for up to a minute.
+        let end = self.network.now + 120_000_000;
+        while self.hints_left() > 0 {
+            assert!(self.network.now < end, "hints were never replayed");
+            self.run_for(100_000);
+        }
+        self.run_for(1_000_000);
+    }
+
+    /// Every acknowledged write has come to every replica by hints alone, before any read repairs it; those that a node
+    /// was asked by a message to keep a hint of may have lost it.
+    fn check_replicas(&self) {
+        for (key, version) in self.checker.acknowledged() {
+            let name = format!("key-{key}");
+            let key = KeyRef::new(0, name.as_bytes());
+            for replica in self.ring.replicas(key.slot()) {
+                let record = self.machines[replica.0 as usize - 1].read(key);
+                assert!(
+                    record.base() >= version || self.delegated.contains(&version),
+                    "{replica:?} has {:?} of {name}, but {version:?} was acknowledged",
+                    record.base()
+                );
+            }
+        }
+    }
+
+    /// Nobody keeps what is not his, but for counter cells he counts on, and rows of which the hint was lost on its way
+    /// (or, on this network, overtook the row).
+    fn check_foreign_rows(&self) {
+        for (node, machine) in self.machines.iter().enumerate() {
+            let own = actor(node, self.network.boots[node]);
+            for (key, record) in machine.records() {
+                let is_replica = self.ring.is_replica(node_id(node), key.slot());
+                let counts = record.counters().any(|cell| cell.actor == own && cell.base >= record.base());
+                let is_delegated = self.delegated.contains(&record.newest_version());
+                assert!(is_replica || counts || is_delegated, "node {node} keeps {record:?}");
+            }
+        }
     }
 
     fn run_for(&mut self, micros: u64) {
@@ -405,6 +525,11 @@ impl Simulation {
         for (worker, thread) in &self.workers {
             assert_eq!(thread.core.in_flight(), 0, "operations left over on {worker:?}");
         }
+        let (_, crashes, _) = self.plan;
+        if !crashes && self.network_was_reliable {
+            self.check_replicas();
+            self.check_foreign_rows();
+        }
         let mut live = Vec::new();
         for key in 0..KEYS {
             let at = Worker { node: key % self.plan.0, worker: 0 };
@@ -413,13 +538,26 @@ impl Simulation {
                 let tag = self.invoke(CLIENTS, at, key, action);
                 let outcome = self.outcome_of(tag);
                 let Outcome::Record(record) = outcome else { panic!("a healed cluster failed: {outcome:?}") };
-                self.checker.final_counter(key, &record, action == Action::GetAll);
+                self.checker.final_read(key, &record, action == Action::GetAll);
                 if action == Action::GetAll && record.view(self.network.now(0).wall).is_some() {
                     live.push(format!("key-{key}").into_bytes());
                 }
             }
         }
+        self.check_agreement();
         self.check_scan(live);
+    }
+
+    /// After reads at ALL every replica shows the same.
+    fn check_agreement(&self) {
+        for key in 0..KEYS {
+            let name = format!("key-{key}");
+            let key = KeyRef::new(0, name.as_bytes());
+            let replicas = self.ring.replicas(key.slot()).iter();
+            let digests: Vec<u64> =
+                replicas.map(|replica| self.machines[replica.0 as usize - 1].read(key).digest()).collect();
+            assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {digests:?}");
+        }
     }
 
     /// A scan in small pages finds every live key once.

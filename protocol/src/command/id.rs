@@ -190,6 +190,7 @@ command_ids! {
     GyreStatus,
     GyreRing,
     GyreReplicas,
+    GyreHints,
     GyreHelp,
     Function,
     FunctionFlush,

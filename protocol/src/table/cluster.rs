@@ -238,6 +238,18 @@ pub(super) static CLUSTER: &[Command] = &[
                 ..ROW
             },
             Command {
+                id: CommandId::GyreHints,
+                name: "gyre|hints",
+                arity: 2,
+                flags: flags("admin noscript loading stale"),
+                categories: categories("admin slow dangerous"),
+                group: Group::Gyre,
+                since: "0.2.0",
+                summary: "Returns what this node keeps for nodes that missed it, and how fast it hands it over.",
+                complexity: "O(N) where N is the number of nodes",
+                ..ROW
+            },
+            Command {
                 id: CommandId::GyreHelp,
                 name: "gyre|help",
                 arity: 2,

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::execute::immediate::REDIS_VERSION;
 use crate::execute::immediate::words::{is, is_printable_word, refusal, shown};
 use crate::execute::{Answer, CommandError};
-use crate::session::settings::{Levels, ReplyMode, SessionSettings};
+use crate::session::settings::{ReplyMode, SessionSettings};
 
 const WRONG_PASSWORD: CommandError =
     CommandError::text("WRONGPASS invalid username-password pair or user is disabled.");
@@ -61,7 +61,7 @@ pub fn reset(settings: &mut SessionSettings, config: &Config) -> Reply {
     settings.resp = Resp::Two;
     settings.authenticated = config.requirepass.is_empty();
     settings.name.clear();
-    settings.levels = Levels { read: config.read_consistency, write: config.write_consistency };
+    settings.levels = config.levels();
     settings.levels_before_readonly = None;
     settings.reply_mode = ReplyMode::On;
     settings.no_evict = false;

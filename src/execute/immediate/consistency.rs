@@ -1,17 +1,14 @@
-//! `CONSISTENCY`, `READONLY`, `READWRITE`, `ASKING`: how many replicas a connection waits for.
+//! `CONSISTENCY`, `READONLY`, `READWRITE`, `ASKING`: how many replicas a connection waits for, and whose answers count.
 
-use gyre_cluster::level::Consistency;
+use gyre_cluster::level::{Consistency, Quorums};
 use gyre_protocol::{Args, Reply};
 
 use crate::execute::immediate::words::{is, refusal, shown};
 use crate::execute::{Answer, CommandError};
 use crate::session::settings::{Levels, SessionSettings};
 
-const SLOPPY: &str = "ERR SLOPPY is not available: it needs hinted handoff, which this version of Gyre does not have; \
-                      use STRICT";
-
-/// `CONSISTENCY [READ] [WRITE] ONE|QUORUM|ALL … [STRICT]`: sets the levels of this connection. A level without READ
-/// or WRITE before it is for both. Without arguments: the levels in force.
+/// `CONSISTENCY [READ] [WRITE] ONE|QUORUM|ALL … [SLOPPY|STRICT]`: sets the levels of this connection. A level without
+/// READ or WRITE before it is for both, the mode always is. Without arguments: what is in force.
 pub fn consistency(settings: &mut SessionSettings, args: Args<'_>) -> Answer {
     if args.len() < 2 {
         return Ok(report(settings.levels));
@@ -23,6 +20,9 @@ pub fn consistency(settings: &mut SessionSettings, args: Args<'_>) -> Answer {
     }
     if let Some(write) = chosen.write {
         settings.levels.write = write;
+    }
+    if let Some(quorums) = chosen.quorums {
+        settings.levels.quorums = quorums;
     }
     Ok(Reply::Ok)
 }
@@ -48,7 +48,7 @@ fn report(levels: Levels) -> Reply {
     Reply::map([
         ("read", Reply::text(levels.read.name())),
         ("write", Reply::text(levels.write.name())),
-        ("mode", Reply::text("STRICT")),
+        ("mode", Reply::text(levels.quorums.name())),
     ])
 }
 
@@ -57,6 +57,7 @@ fn report(levels: Levels) -> Reply {
 struct Chosen {
     read: Option<Consistency>,
     write: Option<Consistency>,
+    quorums: Option<Quorums>,
 }
 
 fn parse(args: Args<'_>) -> Result<Chosen, CommandError> {
@@ -67,10 +68,10 @@ fn parse(args: Args<'_>) -> Result<Chosen, CommandError> {
             read = true;
         } else if is(arg, "WRITE") {
             write = true;
-        } else if is(arg, "SLOPPY") {
-            return Err(CommandError::text(SLOPPY));
-        } else if is(arg, "STRICT") {
-            // The only mode there is.
+        } else if is(arg, Quorums::Sloppy.name()) {
+            chosen.quorums = Some(Quorums::Sloppy);
+        } else if is(arg, Quorums::Strict.name()) {
+            chosen.quorums = Some(Quorums::Strict);
         } else {
             let level = level(arg)?;
             let both = !read && !write;
@@ -111,27 +112,30 @@ mod tests {
     #[test]
     fn a_level_is_for_what_stands_before_it_and_else_for_both() {
         use Consistency::{All, One, Quorum};
-        for (line, read, write) in [
-            ("CONSISTENCY ONE", One, One),
-            ("consistency read all", All, Quorum),
-            ("CONSISTENCY WRITE ALL STRICT", Quorum, All),
-            ("CONSISTENCY READ ONE WRITE ALL", One, All),
-            ("CONSISTENCY READ WRITE ALL", All, All),
-            ("CONSISTENCY STRICT", Quorum, Quorum),
+        use Quorums::{Sloppy, Strict};
+        for (line, read, write, quorums) in [
+            ("CONSISTENCY ONE", One, One, Sloppy),
+            ("consistency read all", All, Quorum, Sloppy),
+            ("CONSISTENCY WRITE ALL STRICT", Quorum, All, Strict),
+            ("CONSISTENCY strict READ ONE WRITE ALL", One, All, Strict),
+            ("CONSISTENCY READ WRITE ALL sloppy", All, All, Sloppy),
+            ("CONSISTENCY STRICT", Quorum, Quorum, Strict),
+            ("CONSISTENCY STRICT SLOPPY", Quorum, Quorum, Sloppy),
         ] {
             let mut settings = settings();
             assert_eq!(run(&mut settings, line), Ok(Reply::Ok), "{line}");
-            assert_eq!(settings.levels, Levels { read, write }, "{line}");
+            assert_eq!(settings.levels, Levels { read, write, quorums }, "{line}");
         }
     }
 
     #[test]
     fn a_refused_choice_changes_nothing() {
-        for line in ["CONSISTENCY READ", "CONSISTENCY ONE WRITE", "CONSISTENCY TWO", "CONSISTENCY ONE SLOPPY"]
+        for line in
+            ["CONSISTENCY READ", "CONSISTENCY ONE WRITE", "CONSISTENCY TWO", "CONSISTENCY STRICT READ SLOPPY"]
         {
             let mut settings = settings();
             assert!(run(&mut settings, line).is_err(), "{line}");
-            assert_eq!(settings.levels, Levels { read: Consistency::Quorum, write: Consistency::Quorum });
+            assert_eq!(settings.levels, (Consistency::Quorum, Consistency::Quorum).into());
         }
     }
 
@@ -143,7 +147,7 @@ mod tests {
             Reply::map([
                 ("read", Reply::text("QUORUM")),
                 ("write", Reply::text("QUORUM")),
-                ("mode", Reply::text("STRICT")),
+                ("mode", Reply::text("SLOPPY")),
             ])
         );
     }

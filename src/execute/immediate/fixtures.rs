@@ -7,7 +7,7 @@ use gyre_protocol::Resp;
 use gyre_storage::UnixMillis;
 
 use crate::session::registry::{Accepted, ClientEntry, ClientRegistry};
-use crate::session::settings::{Levels, ReplyMode, SessionSettings};
+use crate::session::settings::{ReplyMode, SessionSettings};
 use crate::worker::mailbox::mailbox;
 
 /// The settings of a fresh, authenticated connection with id 7 at QUORUM.
@@ -20,7 +20,7 @@ pub fn settings() -> SessionSettings {
         name: Vec::new(),
         library_name: Vec::new(),
         library_version: Vec::new(),
-        levels: Levels { read: Consistency::Quorum, write: Consistency::Quorum },
+        levels: (Consistency::Quorum, Consistency::Quorum).into(),
         levels_before_readonly: None,
         reply_mode: ReplyMode::On,
         no_evict: false,

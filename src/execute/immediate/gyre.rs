@@ -1,4 +1,5 @@
-//! `GYRE RING [KEY key]`: who holds what. `GYRE STATUS` is all [`crate::status_report`]'s.
+//! `GYRE RING [KEY key]`: who holds what. `GYRE STATUS` and `GYRE HINTS` are all
+//! [`crate::status_report`]'s.
 
 use gyre_cluster::node::NodeId;
 use gyre_cluster::ring::Ring;

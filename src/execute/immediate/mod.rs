@@ -165,6 +165,7 @@ fn cluster_handler(id: CommandId) -> Option<Handler> {
         CommandId::ClusterReplicas => |cx, _, args| cluster::replicas(cx, args),
         CommandId::GyreStatus => |cx, _, _| Ok(status_report::status_reply(cx.node)),
         CommandId::GyreRing => |cx, _, args| gyre::ring(cx.node, args),
+        CommandId::GyreHints => |cx, _, _| Ok(status_report::hints_reply(cx.node)),
         _ => return None,
     })
 }

@@ -15,12 +15,35 @@ use crate::version::{Hlc, UnixMillis};
 struct Model {
     written: HashMap<usize, Record>,
     finished: HashMap<usize, Record>,
+    /// Deleted rows that may still be shown, until their forgetting ends.
+    leaving: HashMap<usize, Record>,
+    /// How often each key was forgotten.
+    forgotten: HashMap<usize, u64>,
 }
 
 /// What an actor of the interleaving is in the middle of.
 enum Doing {
     Write { rows: Vec<(usize, Row<'static>)>, engine_done: bool, finished: usize },
-    Read { key: usize, ticket: Ticket, floor: [Record; 2], record: Option<Record> },
+    Read { key: usize, ticket: Ticket, floor: [Record; 2], record: Option<Record>, forgotten: u64 },
+    Forget { key: usize, record: Record, engine_done: bool },
+}
+
+/// The rows of `record` that `covering` does not cover.
+fn minus(record: &Record, covering: &Record) -> Record {
+    let mut left = RecordBuilder::default();
+    for row in record.rows(KeyRef::new(0, b"")) {
+        let covered = match (row.cell, row.body) {
+            (Cell::Counter { .. }, Body::Counter { base, .. }) if base < covering.base() => true,
+            (Cell::Counter { actor }, _) => {
+                covering.counters().any(|cell| cell.actor == actor && cell.version >= row.version)
+            }
+            (Cell::Register, _) => row.version <= covering.base(),
+        };
+        if !covered {
+            left.add(&row);
+        }
+    }
+    left.build()
 }
 
 const KEYS: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
@@ -81,7 +104,40 @@ impl World {
         let floor = [finished, shown];
         match self.cache.get_hashed(KeyRef::new(0, KEYS[key]), HASH) {
             Lookup::Hit(record) => self.show(key, &record, &floor),
-            Lookup::Miss(ticket) => self.doing.push(Doing::Read { key, ticket, floor, record: None }),
+            Lookup::Miss(ticket) => {
+                let forgotten = self.forgotten(key);
+                self.doing.push(Doing::Read { key, ticket, floor, record: None, forgotten });
+            }
+        }
+    }
+
+    fn forgotten(&self, key: usize) -> u64 {
+        self.model.forgotten.get(&key).copied().unwrap_or_default()
+    }
+
+    /// Forgets all that the key has, if no row is under way.
+    fn start_forget(&mut self, key: usize) {
+        if self.cache.begin_alone(HASH) {
+            let record = self.model.written.get(&key).cloned().unwrap_or_default();
+            self.doing.push(Doing::Forget { key, record, engine_done: false });
+        } else {
+            let is_quiet = self.doing.iter().all(|doing| matches!(doing, Doing::Read { .. }));
+            assert!(!is_quiet, "nothing is under way");
+        }
+    }
+
+    /// From now on nobody need see what `record` covers.
+    fn lower_floors(&mut self, at: usize, record: &Record) {
+        for known in [&mut self.model.finished, &mut self.shown] {
+            let lower = minus(known.entry(at).or_default(), record);
+            known.insert(at, lower);
+        }
+        for doing in &mut self.doing {
+            if let Doing::Read { key, floor, .. } = doing
+                && *key == at
+            {
+                floor.iter_mut().for_each(|floor| *floor = minus(floor, record));
+            }
         }
     }
 
@@ -89,6 +145,7 @@ impl World {
     /// someone, when the read began.
     fn show(&mut self, key: usize, record: &Record, floor: &[Record; 2]) {
         let written = self.model.written.entry(key).or_default().clone();
+        let written = written.merge(self.model.leaving.entry(key).or_default());
         assert!(covers(&written, record), "invented: {record:?} beside {written:?}");
         for older in floor {
             assert!(covers(record, older), "stale: {record:?} lacks of {older:?}");
@@ -122,13 +179,30 @@ impl World {
                     finished: finished + 1,
                 })
             }
-            Doing::Read { key, ticket, floor, record: None } => {
+            Doing::Read { key, ticket, floor, record: None, forgotten } => {
                 let record = self.model.written.entry(key).or_default().clone();
-                Some(Doing::Read { key, ticket, floor, record: Some(record) })
+                Some(Doing::Read { key, ticket, floor, record: Some(record), forgotten })
             }
-            Doing::Read { key, ticket, floor, record: Some(record) } => {
-                let shown = self.cache.fill_hashed(KeyRef::new(0, KEYS[key]), HASH, ticket, record);
-                self.show(key, &shown, &floor);
+            Doing::Read { key, ticket, floor, record: Some(record), forgotten } => {
+                let shown = self.cache.fill_hashed(KeyRef::new(0, KEYS[key]), HASH, ticket, record.clone());
+                // What was read before the key was forgotten may be shown once more, but no longer stays.
+                if forgotten == self.forgotten(key) || shown != record {
+                    self.show(key, &shown, &floor);
+                }
+                None
+            }
+            Doing::Forget { key, record, engine_done: false } => {
+                let written = self.model.written.entry(key).or_default();
+                *written = minus(written, &record);
+                self.model.leaving.insert(key, record.clone());
+                self.lower_floors(key, &record);
+                Some(Doing::Forget { key, record, engine_done: true })
+            }
+            Doing::Forget { key, record, .. } => {
+                self.cache.remove(HASH, KeyRef::new(0, KEYS[key]));
+                self.model.leaving.remove(&key);
+                *self.model.forgotten.entry(key).or_default() += 1;
+                self.lower_floors(key, &record);
                 None
             }
         };
@@ -154,6 +228,7 @@ enum Move {
     Read(usize),
     Step(usize),
     Crowd(u64),
+    Forget(usize),
 }
 
 fn any_move() -> impl Strategy<Value = Move> {
@@ -162,13 +237,14 @@ fn any_move() -> impl Strategy<Value = Move> {
         3 => (0..KEYS.len()).prop_map(Move::Read),
         8 => any::<usize>().prop_map(Move::Step),
         1 => any::<u64>().prop_map(Move::Crowd),
+        1 => (0..KEYS.len()).prop_map(Move::Forget),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Writers (new rows and repairs with old ones), readers and evictions, interleaved step by step.
+    /// Writers (new rows and repairs with old ones), readers, evictions and forgetting, interleaved step by step.
     #[test]
     fn readers_never_see_stale_rows(moves in prop::collection::vec(any_move(), 1..60)) {
         // Room for about two entries in the stripe.
@@ -178,6 +254,7 @@ proptest! {
                 Move::Write(rows) => world.start_write(rows),
                 Move::Read(key) => world.start_read(key),
                 Move::Step(at) => world.step(at),
+                Move::Forget(key) => world.start_forget(key),
                 Move::Crowd(seed) => {
                     // Other keys of the stripe push entries out.
                     let key = seed.to_be_bytes();

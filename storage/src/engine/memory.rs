@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
 
-use crate::batch::{Family, puts};
+use crate::batch::{Family, changes};
 use crate::engine::{Cursor, Engine, Tier, Visit, Walk, walk};
 use crate::error::StorageError;
 use crate::horizon::Horizons;
@@ -84,21 +84,23 @@ impl MemoryDisk {
 
 impl Disk {
     fn entries(&self, family: Family) -> &Entries {
-        let [rows, expiry, meta] = &self.families;
+        let [rows, expiry, meta, hints] = &self.families;
         match family {
             Family::Rows => rows,
             Family::Expiry => expiry,
             Family::Meta => meta,
+            Family::Hints => hints,
         }
     }
 
     /// Sets or removes an entry; gives what was there.
     fn put(&mut self, family: Family, key: Vec<u8>, value: Option<Vec<u8>>) -> Option<Vec<u8>> {
-        let [rows, expiry, meta] = &mut self.families;
+        let [rows, expiry, meta, hints] = &mut self.families;
         let entries = match family {
             Family::Rows => rows,
             Family::Expiry => expiry,
             Family::Meta => meta,
+            Family::Hints => hints,
         };
         match value {
             Some(value) => entries.insert(key, value),
@@ -123,7 +125,7 @@ impl Memory {
 
 impl Engine for Memory {
     fn write(&self, batch: &[u8], sync: bool) -> Result<(), StorageError> {
-        let puts = puts(batch).collect::<Result<Vec<_>, _>>()?;
+        let changes = changes(batch).collect::<Result<Vec<_>, _>>()?;
         let mut disk = self.disk.0.write();
         if disk.write_fault {
             return Err(StorageError::Failed { what: "injected write fault".into() });
@@ -131,10 +133,10 @@ impl Engine for Memory {
         if sync && disk.sync_fault {
             return Err(StorageError::Failed { what: "injected sync fault".into() });
         }
-        let mut replaced = Vec::with_capacity(puts.len());
-        for put in puts {
-            let value = disk.put(put.family, put.key.to_vec(), Some(put.value.to_vec()));
-            replaced.push(Replaced { family: put.family, key: put.key.to_vec(), value });
+        let mut replaced = Vec::with_capacity(changes.len());
+        for change in changes {
+            let value = disk.put(change.family, change.key.to_vec(), change.value.map(<[u8]>::to_vec));
+            replaced.push(Replaced { family: change.family, key: change.key.to_vec(), value });
         }
         disk.writes += 1;
         if sync {

@@ -49,25 +49,7 @@ impl Rocks {
             .map_err(|error| opening_failed(&error, dir))?;
         let mut to_disk = WriteOptions::default();
         to_disk.set_sync(true);
-        let rocks = Rocks { db, to_os: WriteOptions::default(), to_disk, settled: Mutex::new(None) };
-        rocks.check_family_ids()?;
-        Ok(rocks)
-    }
-
-    /// Batches name families by number; RocksDB numbers them in the order of their creation.
-    fn check_family_ids(&self) -> Result<(), StorageError> {
-        for family in [Family::Expiry, Family::Meta] {
-            let mut probe = WriteBatch::default();
-            probe.put_cf(&self.family(family)?, [], []);
-            // Twelve bytes of header, the tag, then the number.
-            if probe.data().get(13).copied().map(usize::from) != Some(family as usize) {
-                return Err(StorageError::damaged(format!(
-                    "column family {} has an unexpected number",
-                    family.name()
-                )));
-            }
-        }
-        Ok(())
+        Ok(Rocks { db, to_os: WriteOptions::default(), to_disk, settled: Mutex::new(None) })
     }
 
     fn family(&self, family: Family) -> Result<impl AsColumnFamilyRef + '_, StorageError> {
@@ -153,6 +135,23 @@ impl Engine for Rocks {
 
     fn sync(&self) -> Result<(), StorageError> {
         self.db.flush_wal(true).map_err(failed)
+    }
+
+    /// Batches name families by number; RocksDB numbers them in the order of their creation,
+    /// the one of the hints after those of a directory that was made before there were any.
+    fn check(&self) -> Result<(), StorageError> {
+        for family in [Family::Expiry, Family::Meta, Family::Hints] {
+            let mut probe = WriteBatch::default();
+            probe.put_cf(&self.family(family)?, [], []);
+            // Twelve bytes of header, the tag, then the number.
+            if probe.data().get(13).copied().map(usize::from) != Some(family as usize) {
+                return Err(StorageError::damaged(format!(
+                    "column family {} has an unexpected number",
+                    family.name()
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn stats(&self) -> EngineStats {

@@ -5,6 +5,7 @@ mod modifies;
 mod reads;
 mod scans;
 mod serving;
+mod sloppy;
 mod writes;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -42,6 +43,9 @@ struct Script {
     sent: Vec<Sent>,
     responses: Vec<Vec<u8>>,
     applies: Vec<(Ticket, Record)>,
+    /// Hints kept here: target, clock missed.
+    hints: Vec<(NodeId, Version)>,
+    dropped_hints: usize,
     horizons: Vec<(Ticket, u8, Version)>,
     scans: Vec<(Ticket, ScanRange)>,
     /// What this node holds; without it reads go to the disk.
@@ -74,6 +78,14 @@ impl Shell for Script {
 
     fn apply(&mut self, ticket: Ticket, row: &Row<'_>) {
         self.applies.push((ticket, Record::of_row(row)));
+    }
+
+    fn hint(&mut self, target: NodeId, _key: KeyRef<'_>, missed: Version) {
+        self.hints.push((target, missed));
+    }
+
+    fn drop_hint(&mut self, _key: KeyRef<'_>, _missed: Version) {
+        self.dropped_hints += 1;
     }
 
     fn read(&mut self, ticket: Ticket, _key: KeyRef<'_>) -> Option<Record> {

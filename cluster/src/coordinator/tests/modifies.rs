@@ -2,6 +2,7 @@
 
 use super::{Bench, LINK, QUORUM, value};
 use crate::coordinator::Tag;
+use crate::level::Quorums;
 use crate::message::{Levels, Message, Reason, RequestId};
 use crate::modify::{ExpiryChange, Modify, ModifyReply, SetCondition};
 use crate::node::NodeId;
@@ -147,13 +148,13 @@ fn a_forwarded_change_outlasts_the_deadline_of_its_primary() {
 
 /// Peer 2 asks this node for a read-modify-write.
 fn ask(bench: &mut Bench, modify: Modify<'_>) {
+    ask_at(bench, (QUORUM, QUORUM).into(), modify);
+}
+
+fn ask_at(bench: &mut Bench, levels: Levels, modify: Modify<'_>) {
     let name = bench.key.clone();
-    let message = Message::Modify {
-        request: RequestId(5),
-        key: KeyRef::new(0, name.as_bytes()),
-        levels: Levels { read: QUORUM, write: QUORUM },
-        modify,
-    };
+    let message =
+        Message::Modify { request: RequestId(5), key: KeyRef::new(0, name.as_bytes()), levels, modify };
     bench.core.receive(&mut bench.shell, bench.now, NodeId(2), LINK, message);
 }
 
@@ -178,6 +179,6 @@ fn as_primary_for_a_peer_it_tells_why_not() {
     let (request, reason) = (RequestId(5), Reason::Unavailable { needed: 2, alive: 1 });
     assert_eq!(bench.responses(), [Message::Failed { request, reason }]);
     let mut bench = Bench::with(6, |replicas| !replicas.contains(&NodeId(1)));
-    ask(&mut bench, SET_NX);
+    ask_at(&mut bench, Levels { read: QUORUM, write: QUORUM, quorums: Quorums::Strict }, SET_NX);
     assert_eq!(bench.responses(), [Message::Failed { request, reason: Reason::NotReplica }]);
 }

@@ -2,7 +2,7 @@
 
 use super::{Bench, LINK, WALL, value};
 use crate::coordinator::scan::PREFIX_END;
-use crate::message::{Message, Reason, RequestId, ScanRange};
+use crate::message::{HintTargets, Message, Reason, RequestId, ScanRange};
 use crate::node::NodeId;
 
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, Version};
@@ -22,7 +22,10 @@ fn receive(bench: &mut Bench, message: Message<'_>) {
 #[test]
 fn a_row_is_acknowledged_once_it_is_stored() {
     let mut bench = Bench::new();
-    receive(&mut bench, Message::Apply { request: REQUEST, row: row(1), want_digest: false });
+    receive(
+        &mut bench,
+        Message::Apply { request: REQUEST, row: row(1), want_digest: false, hints: HintTargets::NONE },
+    );
     assert!(bench.responses().is_empty());
     bench.commit(true);
     assert_eq!(bench.responses(), [Message::Applied { request: REQUEST, digest: None }]);
@@ -32,7 +35,10 @@ fn a_row_is_acknowledged_once_it_is_stored() {
 fn a_row_that_could_not_be_stored_is_refused() {
     for want_digest in [false, true] {
         let mut bench = Bench::new();
-        receive(&mut bench, Message::Apply { request: REQUEST, row: row(1), want_digest });
+        receive(
+            &mut bench,
+            Message::Apply { request: REQUEST, row: row(1), want_digest, hints: HintTargets::NONE },
+        );
         bench.commit(false);
         assert_eq!(bench.responses(), [Message::Failed { request: REQUEST, reason: Reason::Storage }]);
         assert_eq!(bench.core.in_flight(), 0);
@@ -42,7 +48,10 @@ fn a_row_that_could_not_be_stored_is_refused() {
 #[test]
 fn a_wanted_digest_is_that_of_the_record_with_the_row() {
     let mut bench = Bench::new();
-    receive(&mut bench, Message::Apply { request: REQUEST, row: row(1 << 30), want_digest: true });
+    receive(
+        &mut bench,
+        Message::Apply { request: REQUEST, row: row(1 << 30), want_digest: true, hints: HintTargets::NONE },
+    );
     bench.commit(true);
     let digest = Some(Record::of_row(&row(1 << 30)).digest());
     assert_eq!(bench.responses(), [Message::Applied { request: REQUEST, digest }]);
@@ -52,7 +61,10 @@ fn a_wanted_digest_is_that_of_the_record_with_the_row() {
 fn a_wanted_digest_may_come_from_disk() {
     let mut bench = Bench::new();
     bench.shell.record = None;
-    receive(&mut bench, Message::Apply { request: REQUEST, row: row(1), want_digest: true });
+    receive(
+        &mut bench,
+        Message::Apply { request: REQUEST, row: row(1), want_digest: true, hints: HintTargets::NONE },
+    );
     bench.commit(true);
     assert!(bench.responses().is_empty());
     let ticket = bench.shell.disk_reads.remove(0);
