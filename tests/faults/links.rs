@@ -61,10 +61,7 @@ fn impaired(scenario: &str, condition: Condition, operations: u64) {
         network.heal();
         progress.wait_for(SOME);
     });
-    let report = conclude(scenario, &mut cluster, groups);
-    for (group, _) in &report.groups {
-        assert_eq!(group.ledger.given_up, 0, "{}: an operation failed on every node", group.group.name());
-    }
+    conclude(scenario, &mut cluster, groups).expect_all_done();
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::ledger::{GroupLedger, all_counters};
 use crate::load::Level;
-use crate::support::Cluster;
-use crate::verify::{Verdict, verify};
+use crate::support::{Cluster, eventually_equals};
+use crate::verify::{Verdict, pending_hints, verify};
 
 const HEADER: &str = "\
 | scenario | level | clients do | acknowledged | unavailable | timeout | connection | given up | keys | behind | lost | \
@@ -18,10 +18,28 @@ pub(crate) struct Report {
     pub(crate) groups: Vec<(GroupLedger, Verdict)>,
 }
 
-/// Waits until the cluster is whole, verifies every acknowledged write on every replica, prints the table, and checks
+impl Report {
+    /// Whatever failed was done in the end, on the same node or on another.
+    pub(crate) fn expect_all_done(&self) {
+        for (group, _) in &self.groups {
+            let name = group.group.name();
+            assert_eq!(group.ledger.given_up, 0, "{name}: an operation failed on every node");
+        }
+    }
+
+    /// Hints have brought every replica up to date before anything was read.
+    pub(crate) fn expect_nothing_behind(&self) {
+        for (group, verdict) in &self.groups {
+            assert_eq!(verdict.behind, 0, "{}: replicas differed until they were read", group.group.name());
+        }
+    }
+}
+
+/// Waits until the cluster is whole and no node keeps a hint, verifies every acknowledged write on every replica, prints the table, and checks
 /// that nothing was lost and nothing answered what it must not.
 pub(crate) fn conclude(scenario: &str, cluster: &mut Cluster, groups: Vec<GroupLedger>) -> Report {
     cluster.wait_formed();
+    eventually_equals("all hints are handed over", &0, || pending_hints(cluster));
     let counters = all_counters(&groups);
     let groups: Vec<_> = groups
         .into_iter()

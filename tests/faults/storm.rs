@@ -72,7 +72,7 @@ fn end(fault: Fault, node: usize, cluster: &mut Cluster) {
 fn storm(seed: u64, rounds: usize) {
     let Some(network) = Network::start(NODES) else { return };
     let mut cluster = network.cluster(FLAGS);
-    let groups = Group::of_each(&[Level::One, Level::Quorum], &addresses(&cluster));
+    let groups = Group::of_each(&[Level::One, Level::Quorum, Level::SloppyQuorum], &addresses(&cluster));
     let mut dice = Dice { seed, draws: 0 };
     let groups = load::run(&groups, |progress| {
         for round in 0..rounds {

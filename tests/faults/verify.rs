@@ -53,6 +53,21 @@ pub(crate) fn verify(
     verdict
 }
 
+/// Keys for which nodes keep hints, whatever their target.
+pub(crate) fn pending_hints(cluster: &Cluster) -> i64 {
+    cluster.clients().iter_mut().map(|client| keys_in(&client.run("GYRE HINTS"))).sum()
+}
+
+/// The sum of all fields `keys` anywhere in `reply`.
+fn keys_in(reply: &Reply) -> i64 {
+    let Reply::Array(items) = reply else { return 0 };
+    let own = match reply.field("keys") {
+        Some(Reply::Integer(keys)) => *keys,
+        _ => 0,
+    };
+    own + items.iter().map(keys_in).sum::<i64>()
+}
+
 /// For each key the least and the greatest number that it may hold.
 struct Expected(BTreeMap<String, (u64, u64)>);
 
