@@ -191,6 +191,12 @@ impl Quorum {
         self.acked.count_ones() as usize
     }
 
+    /// Whether all have acknowledged.
+    #[must_use]
+    pub fn is_unanimous(&self) -> bool {
+        self.acked() >= usize::from(self.replicas)
+    }
+
     /// How many must.
     #[must_use]
     pub fn needed(&self) -> usize {

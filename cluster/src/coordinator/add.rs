@@ -148,6 +148,11 @@ impl AddRound {
         Known { replicas: self.replicas, record: &self.record, holders: self.holders, heard: self.heard }
     }
 
+    /// Who has the increment's row.
+    pub(crate) fn heard(&self) -> &Quorum {
+        &self.heard
+    }
+
     /// The increment's row as a write: who has it, and who has yet to answer.
     pub(crate) fn as_write(&self) -> WriteRound {
         WriteRound::sent(self.replicas, self.heard, self.round, self.written)

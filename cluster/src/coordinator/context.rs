@@ -64,6 +64,8 @@ pub(crate) struct Environment {
     pub(crate) suspected: Vec<NodeId>,
     /// Peers with a link that are not suspected, ascending.
     pub(crate) live: Vec<NodeId>,
+    /// Whether every member of the ring is alive: what is the case nearly always, and then nobody need be looked up.
+    pub(crate) is_complete: bool,
     pub(crate) latency: Latency,
     pub(crate) timers: Timers,
     pub(crate) statistics: Statistics,
@@ -86,6 +88,7 @@ impl Environment {
     pub(crate) fn update_live(&mut self) {
         self.live.clone_from(&self.linked);
         self.live.retain(|peer| self.suspected.binary_search(peer).is_err());
+        self.is_complete = self.ring.members().iter().all(|&member| self.is_alive(member));
     }
 
     /// The places of `key`, and who is contacted there. The ring is walked for stand-ins only if a replica is down.
@@ -100,8 +103,8 @@ impl Environment {
     /// The places of `slot`, with the replicas that are down marked as absent.
     pub(crate) fn replicas_of(&self, slot: Slot) -> Replicas {
         let mut replicas = Replicas::of(self.ring.replicas(slot));
-        for (index, node) in replicas.iter() {
-            if !self.is_alive(node) {
+        if !self.is_complete {
+            for (index, _) in replicas.iter().filter(|&(_, node)| !self.is_alive(node)) {
                 replicas.mark_absent(index);
             }
         }
@@ -173,14 +176,19 @@ impl<S: Shell> Context<'_, S> {
         want_digest: bool,
         mut failed: impl FnMut(usize),
     ) {
-        let here = replicas.has_absent().then(|| replicas.index_of(self.env.config.node)).flatten();
+        if !replicas.has_absent() {
+            for (index, node) in replicas.iter() {
+                if !self.apply_at(node, round, row, want_digest, HintTargets::NONE) {
+                    failed(index);
+                }
+            }
+            return;
+        }
         self.env.statistics.stood_in += u64::from(replicas.has_stand_ins());
+        let here = replicas.index_of(self.env.config.node);
         let mut ids = [[0; 8]; REPLICAS_MAX];
         for (index, node) in replicas.iter() {
-            let hints = match replicas.has_absent() {
-                true => replicas.hints_at(index, here, &mut ids),
-                false => HintTargets::NONE,
-            };
+            let hints = replicas.hints_at(index, here, &mut ids);
             if !self.apply_at(node, round, row, want_digest, hints) {
                 failed(index);
             }
@@ -202,7 +210,7 @@ impl<S: Shell> Context<'_, S> {
             return true;
         }
         let message = Message::Apply { request, row: *row, want_digest, hints };
-        self.env.is_alive(node) && self.shell.send(node, &message)
+        (self.env.is_complete || self.env.is_alive(node)) && self.shell.send(node, &message)
     }
 
     /// Has `node`, which holds what `target` misses of `key`, keep a hint. `false` if that cannot be.

@@ -84,17 +84,19 @@ impl Coordinator {
     /// `clock`.
     #[must_use]
     pub fn new(config: CoordinatorConfig, clock: Arc<HybridClock>, ring: Arc<Ring>) -> Coordinator {
-        let env = Environment {
+        let mut env = Environment {
             config,
             clock,
             ring,
             linked: Vec::new(),
             suspected: Vec::new(),
             live: Vec::new(),
+            is_complete: false,
             latency: Latency::default(),
             timers: Timers::default(),
             statistics: Statistics::default(),
         };
+        env.update_live();
         Coordinator { env, operations: Operations::default() }
     }
 
@@ -342,6 +344,7 @@ impl Coordinator {
     /// Uses a new ring. Operations in flight keep the replicas they began with.
     pub fn set_ring(&mut self, ring: Arc<Ring>) {
         self.env.ring = ring;
+        self.env.update_live();
     }
 
     /// The peers that count as alive: those with a link that are not suspected, ascending.

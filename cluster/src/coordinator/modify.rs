@@ -15,7 +15,7 @@ use super::read::ReadRound;
 use super::replicas::Replicas;
 use super::shell::Shell;
 use super::write::WriteRound;
-use crate::level::Verdict;
+use crate::level::{Quorum, Verdict};
 use crate::message::{Levels, Reason};
 use crate::modify::{self, Modify, ModifyReply};
 use crate::node::NodeId;
@@ -165,7 +165,7 @@ impl ModifyOp {
         match step {
             Step::Finish(outcome) => {
                 let is_done = matches!(outcome, Outcome::Modified(_));
-                let is_awaited = is_done && self.written().is_some_and(|write| !write.is_settled());
+                let is_awaited = is_done && self.quorum().is_some_and(|quorum| !quorum.is_settled());
                 if self.storing.is_none() && !is_awaited {
                     return Step::Finish(outcome);
                 }
@@ -183,7 +183,7 @@ impl ModifyOp {
             return Step::Pending;
         }
         self.release(shell);
-        if self.is_overdue || self.written().is_none_or(|write| write.is_settled()) {
+        if self.is_overdue || self.quorum().is_none_or(Quorum::is_settled) {
             return Step::Forget;
         }
         Step::Pending
@@ -196,8 +196,19 @@ impl ModifyOp {
 
     /// The row's time is up: see [`WriteRound::leave_hints`].
     pub(crate) fn leave_hints<S: Shell>(&self, cx: &mut Context<'_, S>) {
-        if let Some(write) = self.written() {
+        if self.quorum().is_some_and(|quorum| !quorum.is_unanimous())
+            && let Some(write) = self.written()
+        {
             write.leave_hints(cx, self.key.key());
+        }
+    }
+
+    /// Who has the row it has sent.
+    fn quorum(&self) -> Option<&Quorum> {
+        match &self.phase {
+            Phase::Adding(add) => Some(add.heard()),
+            Phase::Resolving { write, .. } | Phase::Writing { write, .. } => Some(write.quorum()),
+            Phase::Locking | Phase::Recalling | Phase::Reading(_) => None,
         }
     }
 

@@ -25,9 +25,9 @@ pub(crate) enum Origin {
     Peer { link: LinkId, request: RequestId },
 }
 
-/// An operation, by its kind. The rarer ones are boxed; reads and writes are large, but a box would cost an allocation
-/// for every GET and SET.
+/// An operation, by its kind. The rarer and larger ones are boxed.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a boxed read would cost an allocation for every quorum GET")]
 pub(crate) enum Kind {
     Read(ReadOp),
     Write(WriteOp),

@@ -15,7 +15,7 @@ use crate::outcome::Outcome;
 
 /// Keys up to this length are kept by a write without an allocation. Its place among the operations has room for it:
 /// that of a read is larger.
-const KEY_INLINE_BYTES: usize = 126;
+const KEY_INLINE_BYTES: usize = 62;
 
 /// One row on its way to the replicas of its key.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +90,11 @@ impl WriteRound {
         (self.quorum.needed(), self.quorum.acked())
     }
 
+    /// Who has the row.
+    pub(crate) fn quorum(&self) -> &Quorum {
+        &self.quorum
+    }
+
     /// Whether no replica's answer is outstanding.
     pub(crate) fn is_settled(&self) -> bool {
         self.quorum.is_settled()
@@ -111,8 +116,7 @@ impl WriteRound {
     /// The row's time is up: has a node that has it keep a hint for every owner that may not. If nobody is known to
     /// have the row there is nothing to hand over.
     pub(crate) fn leave_hints<S: Shell>(&self, cx: &mut Context<'_, S>, key: KeyRef<'_>) {
-        let acked = self.quorum.acked();
-        if acked == 0 || acked == self.replicas.len() {
+        if self.quorum.acked() == 0 || self.quorum.is_unanimous() {
             return;
         }
         let here = self.replicas.index_of(cx.env.config.node).filter(|&index| self.quorum.has_acked(index));
