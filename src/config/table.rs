@@ -167,7 +167,7 @@ pub static SETTINGS: &[Setting] = &[
         "Hints kept for nodes that are down, at most; beyond, anti-entropy must find what they miss", max_hint_bytes,
         show, size),
     plain!("hint-replay-rate" "N" "a number of keys a second from 1 to 1000000" runtime,
-        "Keys a second that a node hands over to nodes that missed them", hint_replay_rate, show,
+        "Keys a second that a node hands over, and that a node which missed them is handed by all", hint_replay_rate, show,
         |text| whole(text, 1, 1_000_000)),
     plain!("client-mode" "MODE" "standalone or cluster" runtime,
         "Mode that HELLO and INFO tell; CLUSTER is answered in both", client_mode,

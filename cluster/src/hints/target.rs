@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use gyre_storage::Hint;
 
-use super::{Effect, Handed};
+use super::{Effect, Handed, TOKEN};
 use crate::node::NodeId;
 use crate::time::MonoMicros;
 
+/// Records in flight to it.
+const IN_FLIGHT_MAX: usize = 32;
 /// How long a target is left alone after its first failure; doubled with each further one.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -32,6 +34,8 @@ pub(super) struct Target {
     next_after: Option<Hint>,
     is_reading: bool,
     in_flight: usize,
+    /// Its own tokens.
+    tokens: u64,
     /// Acknowledged, with hints to be removed.
     done: Vec<Handed>,
     is_dropping: bool,
@@ -55,6 +59,7 @@ impl Target {
             next_after: None,
             is_reading: false,
             in_flight: 0,
+            tokens: 0,
             done: Vec::new(),
             is_dropping: false,
             paused_until: started,
@@ -141,6 +146,11 @@ impl Target {
         }
     }
 
+    /// Adds tokens, up to so many.
+    pub(super) fn fill(&mut self, gained: u64, most: u64) {
+        self.tokens = self.tokens.saturating_add(gained).min(most);
+    }
+
     fn is_ready(&self, now: MonoMicros) -> bool {
         self.is_up && now >= self.paused_until
     }
@@ -172,17 +182,13 @@ impl Target {
     }
 
     /// The next hint to replay. Those that may not go yet are passed over: a later pass finds them.
-    pub(super) fn next(
-        &mut self,
-        now: MonoMicros,
-        in_flight_max: usize,
-        may_go: impl Fn(&Hint) -> bool,
-    ) -> Option<Hint> {
-        if !self.is_ready(now) || self.in_flight >= in_flight_max {
+    pub(super) fn next(&mut self, now: MonoMicros, may_go: impl Fn(&Hint) -> bool) -> Option<Hint> {
+        if !self.is_ready(now) || self.in_flight >= IN_FLIGHT_MAX || self.tokens < TOKEN {
             return None;
         }
         while let Some(hint) = self.queue.pop_front() {
             if may_go(&hint) {
+                self.tokens -= TOKEN;
                 self.in_flight += 1;
                 return Some(hint);
             }
