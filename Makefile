@@ -21,7 +21,7 @@ SEEDS ?= 1000
 # RocksDB is compiled in a package graph of its own (see scripts/rocksdb/Cargo.toml); everything else links it.
 WITH_ROCKSDB = ROCKSDB_LIB_DIR="$$(scripts/rocksdb.sh)"; export ROCKSDB_LIB_DIR ROCKSDB_STATIC=1;
 
-.PHONY: help deps build run test check lint unit simulate blackbox compat bench clean
+.PHONY: help deps build run test check lint unit simulate blackbox faults compat bench clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,9 +55,14 @@ simulate: ## a whole cluster under virtual time, seed after seed (SEEDS=1000 FRO
 		$(if $(SIMULATED_NODES),--nodes $(SIMULATED_NODES)) $(if $(HOURS),--hours $(HOURS))
 
 blackbox: build ## real processes: outages, crashes, concurrency, hostile bytes; the tour; does the benchmark run
+blackbox: build ## real processes: outages, crashes, faults, hostile bytes; the tour; does the benchmark run
 	$(WITH_ROCKSDB) cargo test --release -p gyre --test blackbox
+	$(WITH_ROCKSDB) cargo test --release -p gyre --test faults -- --test-threads 1
 	python3 compat/tour.py --binary $(GYRE)
 	python3 benches/side_by_side.py --binary $(GYRE) --quick --only set,get --pipelines 16 --out $(TARGET)/bench-quick
+
+faults: build ## every fault scenario, the long ones too, with its table (network faults need root)
+	$(WITH_ROCKSDB) cargo test --release -p gyre --test faults -- --include-ignored --test-threads 1
 
 compat: build ## existing Redis clients against a three-node cluster: a table client x case
 	python3 compat/run.py --binary $(GYRE)

@@ -9,6 +9,7 @@ needs=(
   "make:make"
   "g++:g++"
   "python3:python3"
+  "ip:iproute2"
   "redis-cli:redis-tools"
   "redis-server:redis-server"
 )

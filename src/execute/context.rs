@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gyre_cluster::modify::{Modify, ModifyReply};
-use gyre_cluster::outcome::{Failure, Outcome};
+use gyre_cluster::node::NodeId;
+use gyre_cluster::outcome::{Failure, Outcome, ReplicaState};
 use gyre_storage::{KeyRef, Record, UnixMillis};
 
 use crate::execute::CommandError;
@@ -116,6 +117,16 @@ impl Context {
                 let keys = entries.into_iter().filter(|(_, record)| record.view(now).is_some()).collect();
                 Ok(KeysPage { keys, next })
             }
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// What each replica of `key` in database `db` holds, the primary first.
+    pub async fn replicas(&self, db: u8, key: &[u8]) -> Result<Vec<(NodeId, ReplicaState)>, CommandError> {
+        let outcome =
+            self.worker.ask(|core, shell, now, tag| core.replicas(shell, now, tag, KeyRef::new(db, key)));
+        match outcome.await {
+            Outcome::Replicas(states) => Ok(states),
             other => Err(unexpected(other)),
         }
     }

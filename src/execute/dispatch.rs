@@ -8,7 +8,7 @@ use crate::execute::object::Aspect;
 use crate::execute::options::TimeUnit;
 use crate::execute::{
     Answer, Arguments, CommandError, Context, bits, cluster_keys, expiry, flush, keys, lcs, multi, object,
-    scan, strings, wait,
+    replicas, scan, strings, wait,
 };
 
 /// Runs `command`, whose arity is checked, and answers with its reply, errors included.
@@ -41,6 +41,7 @@ async fn handle(cx: &Context, id: CommandId, args: &Arguments) -> Answer {
         CommandId::Getex => strings::getex(cx, args).await,
         CommandId::Getrange | CommandId::Substr => strings::getrange(cx, args).await,
         CommandId::Getset => strings::getset(cx, args).await,
+        CommandId::GyreReplicas => replicas::replicas(cx, args).await,
         CommandId::Incr => strings::add(cx, args, 1).await,
         CommandId::Incrby => strings::incrby(cx, args).await,
         CommandId::Incrbyfloat => strings::incrbyfloat(cx, args).await,

@@ -21,6 +21,7 @@ pub mod lcs;
 pub mod multi;
 pub mod object;
 pub mod options;
+pub mod replicas;
 pub mod scan;
 pub mod strings;
 pub mod subsequence;

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use crate::peer::greet::{self, GreetError};
-use crate::peer::link::Link;
+use crate::peer::link::{self, Link};
 use crate::peer::membership;
 use crate::peer::outbox::QUEUE_BYTES_MAX;
 use crate::peer::receive::{Direction, read_frames};
@@ -140,6 +140,7 @@ async fn connect(worker: &Rc<Worker>, address: &str, target: &Target) -> Result<
     let mut stream =
         tokio::time::timeout(CONNECT_TIME_MAX, connecting).await.map_err(|_| GreetError::Silent)??;
     stream.set_nodelay(true)?;
+    link::end_when_unheard(&stream)?;
     let (peer, rest) = greet::dialled(&mut stream, worker.node(), worker.index).await?;
     let id = peer.identity.node;
     let (read, write) = stream.into_split();

@@ -2,12 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gyre_cluster::frame::{FrameLimits, FrameWriter, LongMessage};
 use gyre_cluster::message::Message;
 use gyre_storage::Hlc;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::net::{Sender, Sent};
@@ -19,6 +23,27 @@ pub const MESSAGE_FRAME: u8 = 1;
 /// How many bytes of chunks are put before a socket at a time: enough to keep it busy, little enough for short
 /// messages to get between.
 const CHUNKED_BYTES_AHEAD: usize = 512 << 10;
+
+/// A link on which the peer's system acknowledges nothing for so long is given up and dialled anew. Left alone, TCP
+/// repeats what is unacknowledged ever more rarely: after a minute without a network it may stay silent for another.
+const UNACKNOWLEDGED_TIME_MAX: Duration = Duration::from_secs(10);
+/// Links that are silent for so long are probed, so that also the side that has nothing to say notices.
+const PROBE_AFTER: Duration = Duration::from_secs(5);
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Lets the system end the link that `stream` carries when the peer is gone without a word, within about
+/// [`UNACKNOWLEDGED_TIME_MAX`].
+///
+/// # Errors
+/// Whatever the system says; most likely the peer has hung up.
+pub fn end_when_unheard(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY))?;
+    // Elsewhere the probes alone must do, which come only when nothing is under way.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIME_MAX))?;
+    Ok(())
+}
 
 /// The sending side of a connection to a peer, made by either of us.
 pub struct Link {

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::spawn_local;
 
-use crate::peer::link::{Link, MESSAGE_FRAME};
+use crate::peer::link::{self, Link, MESSAGE_FRAME};
 use crate::peer::outbox::QUEUE_BYTES_MAX;
 use crate::peer::{greet, membership};
 use crate::worker::{Turn, Worker};
@@ -35,6 +35,9 @@ pub fn accept(worker: &Rc<Worker>, stream: StdTcpStream) {
     let worker = Rc::clone(worker);
     spawn_local(async move {
         let Ok(mut stream) = TcpStream::from_std(stream) else { return };
+        if let Err(error) = link::end_when_unheard(&stream) {
+            return tracing::warn!(%error, "a peer's connection is refused");
+        }
         match greet::accepted(&mut stream, worker.node(), worker.index).await {
             Ok((peer, rest)) => {
                 worker.node().peers.greeted(peer.identity.node);

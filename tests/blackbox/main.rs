@@ -16,6 +16,7 @@ mod forming;
 mod operator;
 mod outages;
 mod security;
+#[path = "../support/mod.rs"]
 mod support;
 mod whole_keyspace;
 mod wire;

@@ -1,5 +1,6 @@
 //! What an operator sees: settings, status, metrics, `gyre dev`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -132,6 +133,38 @@ fn status_and_ring_show_the_cluster() {
         if text.lines().any(|line| line.starts_with(&down)) { Ok(()) } else { Err(text) }
     });
     assert!(printed(&["ring", "--port", &port]).contains("PRIMARY"));
+}
+
+#[test]
+fn what_the_replicas_of_a_key_hold_is_shown() {
+    let mut cluster = Cluster::start(3);
+    let mut client = cluster.client(0);
+    client.run("SET k first");
+    cluster.nodes[2].kill();
+    cluster.wait_noticed(&[2]);
+    client.run("SET k second EX 1000");
+    let dead = Reply::bulk(&cluster.nodes[2].address().to_string());
+    let shown = client.run("GYRE REPLICAS k");
+    assert_eq!(shown.field("agree"), Some(&Reply::Integer(0)));
+    let replicas = shown.field("replicas").unwrap().clone().array();
+    assert_eq!(replicas.len(), 3);
+    let versions: BTreeSet<_> =
+        replicas.iter().map(|replica| replica.field("version").unwrap().clone()).collect();
+    assert_eq!(versions.len(), 2, "two have the newest, one says nothing: {shown:?}");
+    for replica in &replicas {
+        let (state, bytes) = match replica.field("address") == Some(&dead) {
+            true => (Reply::bulk("silent"), Reply::Null),
+            false => (Reply::bulk("live"), Reply::Integer(6)),
+        };
+        assert_eq!((replica.field("state"), replica.field("bytes")), (Some(&state), Some(&bytes)));
+    }
+    cluster.nodes[2].restart();
+    cluster.wait_formed();
+    client.run("CONSISTENCY READ ALL");
+    assert_eq!(client.run("GET k"), Reply::bulk("second"));
+    eventually_equals("all hold the newest", &Some(Reply::Integer(1)), || {
+        client.run("GYRE REPLICAS k").field("agree").cloned()
+    });
 }
 
 /// `gyre dev`, killed when dropped, with its nodes' own protection being that they are asked to stop first.

@@ -65,6 +65,8 @@ pub(crate) struct ReadRound {
     needed: usize,
     round: u8,
     started: MonoMicros,
+    /// Which replicas were asked after the start, because others were slow or failed.
+    asked_late: [bool; REPLICAS_MAX],
 }
 
 impl ReadRound {
@@ -159,7 +161,8 @@ impl ReadRound {
 
     fn new<S: Shell>(cx: &Context<'_, S>, replicas: Replicas, needed: usize, round: u8) -> ReadRound {
         let answers = Default::default();
-        ReadRound { replicas, answers, phase: Phase::Gather, needed, round, started: cx.now.mono }
+        let (started, asked_late) = (cx.now.mono, [false; REPLICAS_MAX]);
+        ReadRound { replicas, answers, phase: Phase::Gather, needed, round, started, asked_late }
     }
 
     /// Takes in an answer of `round`.
@@ -178,11 +181,11 @@ impl ReadRound {
         let asked = self.answers.get(index).cloned().unwrap_or_default();
         match event {
             Event::Found(record) if asked.is_pending() && !in_repair => {
-                self.note_latency(cx, node);
+                self.note_latency(cx, index, node);
                 self.set(index, Answer::Record(record));
             }
             Event::Digested(digest) if matches!(asked, Answer::DigestAsked) && !in_repair => {
-                self.note_latency(cx, node);
+                self.note_latency(cx, index, node);
                 self.set(index, Answer::Digest(digest));
             }
             Event::Applied { .. } => {
@@ -422,6 +425,9 @@ impl ReadRound {
         });
         let source_asked = self.answers.iter().any(|answer| matches!(answer, Answer::RecordAsked));
         let at_start = cx.now.mono == self.started;
+        if let Some(asked_late) = self.asked_late.get_mut(index) {
+            *asked_late = !at_start;
+        }
         let wants_record =
             matches!(self.phase, Phase::Resolve) || !(has_source || (at_start && source_asked));
         if wants_record || cx.is_self(node) {
@@ -446,8 +452,12 @@ impl ReadRound {
         self.set(index, answer);
     }
 
-    fn note_latency<S: Shell>(&self, cx: &mut Context<'_, S>, node: NodeId) {
-        if !cx.is_self(node) && matches!(self.phase, Phase::Gather) {
+    /// Takes the latency of replica `index` into the estimate, unless it was asked late: its answer took less than the
+    /// round has lasted, by the very delay that is made of the estimate. Counted in, that delay would feed on itself for
+    /// as long as a replica is silent.
+    fn note_latency<S: Shell>(&self, cx: &mut Context<'_, S>, index: usize, node: NodeId) {
+        let asked_late = self.asked_late.get(index).is_some_and(|late| *late);
+        if !asked_late && !cx.is_self(node) && matches!(self.phase, Phase::Gather) {
             cx.env.latency.record(cx.now.mono.micros_since(self.started));
         }
     }

@@ -189,6 +189,7 @@ command_ids! {
     Gyre,
     GyreStatus,
     GyreRing,
+    GyreReplicas,
     GyreHints,
     GyreHelp,
     Function,

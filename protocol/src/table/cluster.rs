@@ -1,6 +1,6 @@
 //! The cluster: as Redis Cluster clients ask for it, and as Gyre shows it.
 
-use crate::command::{Command, CommandId, Deprecation, Group, ROW, categories, flags};
+use crate::command::{Command, CommandId, Deprecation, Group, ROW, categories, flags, keys};
 
 pub(super) static CLUSTER: &[Command] = &[
     Command {
@@ -220,6 +220,21 @@ pub(super) static CLUSTER: &[Command] = &[
                 summary: "Returns the tokens of the ring with their nodes, or the replicas of one key.",
                 complexity: "O(N) where N is the number of tokens",
                 arguments: "[KEY key:string]",
+                ..ROW
+            },
+            Command {
+                id: CommandId::GyreReplicas,
+                name: "gyre|replicas",
+                arity: 3,
+                flags: flags("readonly admin noscript"),
+                categories: categories("keyspace read admin slow dangerous"),
+                tips: &["nondeterministic_output"],
+                keys: &[keys(2, 0, 1, "RO")],
+                group: Group::Gyre,
+                since: "0.1.0",
+                summary: "Returns what each replica holds of a key: state, version, digest, length, expiry.",
+                complexity: "O(N) where N is the number of replicas",
+                arguments: "key",
                 ..ROW
             },
             Command {

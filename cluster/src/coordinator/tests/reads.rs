@@ -187,6 +187,26 @@ fn all_waits_for_every_replica_and_repairs_every_one() {
 }
 
 #[test]
+fn a_replica_that_falls_silent_does_not_make_every_read_wait_longer_for_it() {
+    let mut bench = Bench::new();
+    bench.shell.record = Some(value(1, b"v"));
+    let (silent, other) = (bench.replicas[1].0, bench.replicas[2].0);
+    for _ in 0..200 {
+        let tag = bench.read(QUORUM);
+        bench.wait(1);
+        bench.serve(silent, &value(1, b"v"));
+        assert_eq!(bench.outcome(tag), Outcome::Record(value(1, b"v")));
+    }
+    // From here on the other is always asked in its stead, and as soon as before.
+    for _ in 0..1_000 {
+        let tag = bench.read(QUORUM);
+        bench.wait(3);
+        bench.serve(other, &value(1, b"v"));
+        assert_eq!(bench.outcome(tag), Outcome::Record(value(1, b"v")));
+    }
+}
+
+#[test]
 fn reads_end_at_their_deadline() {
     let mut bench = Bench::new();
     let tag = bench.read(QUORUM);

@@ -1,4 +1,5 @@
-//! What the tests stand on: nodes, clients, waiting.
+//! What tests of real processes stand on: nodes, clients, waiting. Shared by `tests/blackbox` and `tests/faults`.
+#![allow(dead_code, reason = "each of the two uses what it needs")]
 
 pub(crate) mod client;
 pub(crate) mod cluster;

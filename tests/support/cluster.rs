@@ -1,5 +1,8 @@
 //! Nodes that were started together from the same seeds.
 
+use std::net::SocketAddr;
+use std::path::Path;
+
 use tempfile::TempDir;
 
 use super::{Client, Node, eventually, eventually_equals};
@@ -19,9 +22,18 @@ impl Cluster {
 
     /// A cluster whose nodes all have `flags`.
     pub(crate) fn start_with(count: usize, flags: &[&str]) -> Cluster {
+        Cluster::start_as(count, flags, |_, dir, name| Node::new(dir, name))
+    }
+
+    /// A cluster of the nodes that `node` makes of their numbers, directories and names, all with `flags`.
+    pub(crate) fn start_as(
+        count: usize,
+        flags: &[&str],
+        node: impl Fn(usize, &Path, &str) -> Node,
+    ) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let mut nodes: Vec<Node> =
-            (0..count).map(|index| Node::new(dir.path(), &format!("node{index}"))).collect();
+            (0..count).map(|index| node(index, dir.path(), &format!("node{index}"))).collect();
         let seeds = seeds(&nodes);
         for node in &mut nodes {
             node.start(&[&["--seeds", &seeds], flags].concat());
@@ -37,7 +49,7 @@ impl Cluster {
         for node in &mut self.nodes {
             node.client_soon();
             let formed = ("ok".to_string(), count);
-            eventually(&format!("the node on port {} belongs to a cluster of {count}", node.port), || {
+            eventually(&format!("the node at {} belongs to a cluster of {count}", node.address()), || {
                 match node.cluster_info() {
                     Ok(info) if info == formed => Ok(()),
                     other => Err(other),
@@ -69,6 +81,6 @@ impl Cluster {
 
 /// The value of `--seeds` that names all `nodes`.
 pub(crate) fn seeds(nodes: &[Node]) -> String {
-    let seeds: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.peer_port)).collect();
-    seeds.join(",")
+    let seeds = nodes.iter().map(|node| SocketAddr::new(node.host, node.peer_port).to_string());
+    seeds.collect::<Vec<_>>().join(",")
 }

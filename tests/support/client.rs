@@ -1,14 +1,14 @@
 //! A small client of RESP2: blocking, exact, with raw access to the connection.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// How long a reply may take.
 const REPLY_TIME_MAX: Duration = Duration::from_secs(40);
 
 /// A reply of RESP2.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reply {
     Simple(String),
     Error(String),
@@ -50,6 +50,12 @@ impl Reply {
         }
     }
 
+    /// The value of a field of a map, which RESP2 writes as an array of names and values.
+    pub(crate) fn field(&self, name: &str) -> Option<&Reply> {
+        let Reply::Array(items) = self else { return None };
+        items.chunks_exact(2).find(|pair| pair[0] == Reply::bulk(name)).map(|pair| &pair[1])
+    }
+
     /// The error text, empty if it is none.
     pub(crate) fn error(&self) -> &str {
         match self {
@@ -71,10 +77,18 @@ impl Client {
     }
 
     pub(crate) fn try_connect(address: impl ToSocketAddrs) -> io::Result<Client> {
-        let stream = TcpStream::connect(address)?;
+        Client::over(TcpStream::connect(address)?, REPLY_TIME_MAX)
+    }
+
+    /// A connection for which connecting and each reply may take `time_max`.
+    pub(crate) fn connect_within(address: SocketAddr, time_max: Duration) -> io::Result<Client> {
+        Client::over(TcpStream::connect_timeout(&address, time_max)?, time_max)
+    }
+
+    fn over(stream: TcpStream, reply_time_max: Duration) -> io::Result<Client> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(REPLY_TIME_MAX))?;
-        stream.set_write_timeout(Some(REPLY_TIME_MAX))?;
+        stream.set_read_timeout(Some(reply_time_max))?;
+        stream.set_write_timeout(Some(reply_time_max))?;
         Ok(Client { stream: BufReader::new(stream) })
     }
 

@@ -1,6 +1,7 @@
 //! One `gyre server` process.
 
 use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -12,18 +13,31 @@ const LOG_TAIL_LINES: usize = 25;
 
 /// A server with its directory and ports, running or not.
 pub(crate) struct Node {
+    pub(crate) host: IpAddr,
     pub(crate) port: u16,
     pub(crate) peer_port: u16,
+    /// The network namespace it runs in, unless this process's own.
+    namespace: Option<String>,
     home: PathBuf,
     flags: Vec<String>,
     child: Option<Child>,
 }
 
 impl Node {
-    /// A node below `dir` that is not started yet.
+    /// A node on loopback, below `dir`, that is not started yet.
     pub(crate) fn new(dir: &Path, name: &str) -> Node {
-        let (port, peer_port) = (ports::free(), ports::free());
-        Node { port, peer_port, home: dir.join(name), flags: Vec::new(), child: None }
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ports::free());
+        Node::at(address, ports::free(), None, dir.join(name))
+    }
+
+    /// A node in the network namespace `namespace`, at its address `host` and the usual ports.
+    pub(crate) fn inside(namespace: &str, host: IpAddr, dir: &Path, name: &str) -> Node {
+        Node::at(SocketAddr::new(host, 6379), 16379, Some(namespace.to_string()), dir.join(name))
+    }
+
+    fn at(address: SocketAddr, peer_port: u16, namespace: Option<String>, home: PathBuf) -> Node {
+        let (host, port) = (address.ip(), address.port());
+        Node { host, port, peer_port, namespace, home, flags: Vec::new(), child: None }
     }
 
     /// Starts the process (again), with `flags` beside those every node has.
@@ -32,12 +46,12 @@ impl Node {
         self.flags = flags.iter().map(ToString::to_string).collect();
         fs::create_dir_all(&self.home).unwrap();
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = gyre();
+        let mut command = self.program();
         command.arg("server").arg("--dir").arg(&self.home);
         command.args(["--port", &self.port.to_string(), "--peer-port", &self.peer_port.to_string()]);
         // Two dozen servers share the machine: few threads, short waits, long time-outs.
-        for (name, value) in [("--workers", "2"), ("--bind", "127.0.0.1"), ("--request-timeout-ms", "20000")]
-        {
+        let host = self.host.to_string();
+        for (name, value) in [("--workers", "2"), ("--bind", &host), ("--request-timeout-ms", "20000")] {
             if !flags.contains(&name) {
                 command.args([name, value]);
             }
@@ -61,8 +75,22 @@ impl Node {
 
     /// Asks it to stop, and waits until it has.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         self.wait_end()
+    }
+
+    /// Freezes it with SIGSTOP: its connections stay open, and nothing answers.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Node::freeze`].
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().expect("it runs")), signal).unwrap();
     }
 
     /// Waits until it has ended by itself.
@@ -78,16 +106,21 @@ impl Node {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
+    /// Where clients connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+
     pub(crate) fn client(&self) -> Client {
-        Client::connect(self.port)
+        Client::try_connect(self.address()).unwrap()
     }
 
     /// A connection as soon as it accepts one.
     pub(crate) fn client_soon(&mut self) -> Client {
-        eventually(&format!("port {} answers", self.port), || {
+        let address = self.address();
+        eventually(&format!("{address} answers"), || {
             assert!(self.is_running(), "the server has ended:\n{}", self.log_tail());
-            let mut client =
-                Client::try_connect(("127.0.0.1", self.port)).map_err(|error| error.to_string())?;
+            let mut client = Client::try_connect(address).map_err(|error| error.to_string())?;
             client.try_run("PING").map_err(|error| error.to_string())?;
             Ok::<_, String>(client)
         })
@@ -95,7 +128,7 @@ impl Node {
 
     /// Fields of CLUSTER INFO: the state, and how many nodes it knows.
     pub(crate) fn cluster_info(&self) -> Result<(String, usize), String> {
-        let ask = || Client::try_connect(("127.0.0.1", self.port))?.try_run("CLUSTER INFO");
+        let ask = || Client::try_connect(self.address())?.try_run("CLUSTER INFO");
         let text = ask().map_err(|error| error.to_string())?.text();
         let field = |name: &str| {
             let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
@@ -123,6 +156,18 @@ impl Node {
         });
     }
 
+    /// The program, in the node's namespace. `ip netns exec` becomes it: the process id is the server's.
+    fn program(&self) -> Command {
+        let Some(namespace) = &self.namespace else { return gyre() };
+        let program = gyre();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(program.get_program());
+        for (name, _) in program.get_envs() {
+            command.env_remove(name);
+        }
+        command
+    }
+
     fn log_path(&self) -> PathBuf {
         self.home.join("log")
     }
@@ -142,7 +187,7 @@ impl Drop for Node {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- log of the node on port {}\n{}", self.port, self.log_tail());
+            eprintln!("--- log of the node at {}\n{}", self.address(), self.log_tail());
         }
     }
 }
