@@ -54,7 +54,6 @@ simulate: ## a whole cluster under virtual time, seed after seed (SEEDS=1000 FRO
 	cargo run -p gyre-simulation --bin simulate -- --seeds $(SEEDS) $(if $(FROM),--from $(FROM)) \
 		$(if $(SIMULATED_NODES),--nodes $(SIMULATED_NODES)) $(if $(HOURS),--hours $(HOURS))
 
-blackbox: build ## real processes: outages, crashes, concurrency, hostile bytes; the tour; does the benchmark run
 blackbox: build ## real processes: outages, crashes, faults, hostile bytes; the tour; does the benchmark run
 	$(WITH_ROCKSDB) cargo test --release -p gyre --test blackbox
 	$(WITH_ROCKSDB) cargo test --release -p gyre --test faults -- --test-threads 1
