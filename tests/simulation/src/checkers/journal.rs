@@ -1,0 +1,185 @@
+//! Every row ever stamped. No row may come from nowhere, change, or be stamped twice, and stamps must respect what their
+//! node has stamped or shown before.
+
+use std::collections::BTreeMap;
+
+use gyre_cluster::clock::CLOCK_DRIFT_MS_MAX;
+use gyre_storage::{Body, Cell, KeyRef, Record, Row, Version};
+
+use crate::history::Key;
+use crate::node::node_id;
+use crate::plan::Plan;
+use crate::random::mix;
+
+/// How far the durable clock mark may stand ahead of the newest row; a restart begins there.
+const CLOCK_MARK_LEAD_MS: u64 = 400;
+
+/// What is known of a row.
+#[derive(Clone, Copy, Debug)]
+struct Fact {
+    content: u64,
+    expiry_ms: Option<u64>,
+}
+
+#[derive(Default)]
+struct KeyRows {
+    /// By actor (`None`: the register) and version.
+    rows: BTreeMap<(Option<u64>, Version), Fact>,
+    /// The version of the first row whose value ends with an operation's word.
+    by_word: BTreeMap<u64, Version>,
+}
+
+/// All rows, by key.
+pub(crate) struct Journal {
+    keys: Vec<KeyRows>,
+    /// For each node and key, the greatest version it has stamped or shown since it started.
+    known: BTreeMap<(usize, usize), Version>,
+    /// Whether wall clocks stay within the allowed drift of each other.
+    clocks_are_close: bool,
+    violation: Option<String>,
+    stamps: u64,
+}
+
+impl Journal {
+    pub(crate) fn new(plan: &Plan) -> Journal {
+        Journal {
+            keys: std::iter::repeat_with(KeyRows::default).take(plan.keys.len()).collect(),
+            known: BTreeMap::new(),
+            clocks_are_close: plan.clocks_are_close(),
+            violation: None,
+            stamps: 0,
+        }
+    }
+
+    /// `node`, whose wall clock has shown `latest_wall_ms` at most, sends or stores a row as a coordinator: one it stamps
+    /// now, or a repair with one that is known.
+    pub(crate) fn stamped(&mut self, row: &Row<'_>, node: usize, latest_wall_ms: u64) {
+        let Some(key) = Key::index_of(row.key.key) else { return };
+        let place = (actor(row.cell), row.version);
+        if self.keys[key].rows.contains_key(&place) {
+            return self.received(row);
+        }
+        let name = || String::from_utf8_lossy(row.key.key);
+        if row.version.node != node_id(node).0 {
+            return self.violated(format!("node {node} made up a row of {}: {row:?}", name()));
+        }
+        let bound_ms = latest_wall_ms + CLOCK_DRIFT_MS_MAX + CLOCK_MARK_LEAD_MS;
+        if self.clocks_are_close && row.version.hlc.millis() > bound_ms {
+            return self.violated(format!("node {node} stamped {row:?}, but its clock allows {bound_ms}"));
+        }
+        let known = self.known.entry((node, key)).or_default();
+        if row.version <= *known {
+            let what = format!("node {node} stamped {row:?} though it had stamped or shown {known:?} before");
+            return self.violated(what);
+        }
+        *known = row.version;
+        self.stamps += 1;
+        let rows = &mut self.keys[key];
+        rows.rows.insert(place, Fact { content: content(row), expiry_ms: row.expiry.map(|at| at.0) });
+        if let Body::Value(value) = row.body
+            && let Some(word) = last_word(value)
+        {
+            rows.by_word.entry(word).or_insert(row.version);
+        }
+    }
+
+    /// A row reaches a replica.
+    pub(crate) fn received(&mut self, row: &Row<'_>) {
+        let Some(key) = Key::index_of(row.key.key) else { return };
+        let fact = self.keys[key].rows.get(&(actor(row.cell), row.version));
+        if fact.is_none_or(|fact| fact.content != content(row)) {
+            self.violated(format!(
+                "a row that nobody wrote: {row:?} of {}",
+                String::from_utf8_lossy(row.key.key)
+            ));
+        }
+    }
+
+    /// A client of `node` was shown `record`.
+    pub(crate) fn shown(&mut self, key_ref: KeyRef<'_>, record: &Record, node: usize) {
+        let Some(key) = Key::index_of(key_ref.key) else { return };
+        record.rows(key_ref).for_each(|row| self.received(&row));
+        let known = self.known.entry((node, key)).or_default();
+        *known = record.newest_version().max(*known);
+    }
+
+    /// A node has stopped: what it has shown to others need not be in its store.
+    pub(crate) fn stopped(&mut self, node: usize) {
+        self.known.retain(|(of, _), _| *of != node);
+    }
+
+    /// The version of the row that operation `word` wrote, if it wrote a value.
+    pub(crate) fn version_of(&self, key: usize, word: u64) -> Option<Version> {
+        self.keys[key].by_word.get(&word).copied()
+    }
+
+    /// The expiry of a register row.
+    pub(crate) fn expiry_ms(&self, key: usize, version: Version) -> Option<u64> {
+        self.keys[key].rows.get(&(None, version))?.expiry_ms
+    }
+
+    /// How many rows were stamped.
+    pub(crate) fn stamps(&self) -> u64 {
+        self.stamps
+    }
+
+    /// Something is wrong with a node.
+    pub(crate) fn violated(&mut self, what: String) {
+        self.violation.get_or_insert(what);
+    }
+
+    /// What was found to be wrong first.
+    pub(crate) fn violation(&mut self) -> Option<String> {
+        self.violation.take()
+    }
+}
+
+fn actor(cell: Cell) -> Option<u64> {
+    match cell {
+        Cell::Register => None,
+        Cell::Counter { actor } => Some(actor),
+    }
+}
+
+fn content(row: &Row<'_>) -> u64 {
+    let expiry = row.expiry.map_or(0, |at| at.0 + 1);
+    match row.body {
+        Body::Tombstone => mix(1),
+        Body::Value(value) => value.chunks(8).fold(mix(expiry ^ 2), |hash, chunk| {
+            let word = chunk.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
+            mix(hash.rotate_left(9) ^ word)
+        }),
+        Body::Counter { base, sum } => mix(mix(mix(3 ^ base.hlc.0) ^ base.node) ^ sum as u64),
+    }
+}
+
+/// The word that operation `tag` writes into a value.
+pub(crate) fn word(tag: u64) -> String {
+    format!("#{tag};")
+}
+
+/// The operation whose word stands last in `value`.
+pub(crate) fn last_word(value: &[u8]) -> Option<u64> {
+    let start = value.iter().rposition(|&byte| byte == b'#')? + 1;
+    let end = start + value[start..].iter().position(|&byte| byte == b';')?;
+    std::str::from_utf8(&value[start..end]).ok()?.parse().ok()
+}
+
+/// All operations whose words stand in `value`, in order.
+pub(crate) fn words(value: &[u8]) -> Vec<u64> {
+    let text = String::from_utf8_lossy(value);
+    text.split('#').skip(1).filter_map(|word| word.split(';').next()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_found_again() {
+        let value = format!("{}{}{}...", word(4), word(19), word(7)).into_bytes();
+        assert_eq!(last_word(&value), Some(7));
+        assert_eq!(words(&value), [4, 19, 7]);
+        assert_eq!((last_word(b"12"), words(b"12").len()), (None, 0));
+    }
+}

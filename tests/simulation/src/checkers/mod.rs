@@ -1,0 +1,316 @@
+//! Whether what clients saw could have happened. Numbers of invariants are those of `docs/simulation.md`.
+//!
+//! Operations are judged by when their node took them and when it ended them; that is stricter than what clients, who
+//! learn of both a little later, could judge by.
+
+pub(crate) mod convergence;
+pub(crate) mod held;
+pub(crate) mod journal;
+mod modifies;
+mod order;
+pub(crate) mod owed;
+
+use std::sync::Arc;
+
+use gyre_cluster::level::{Consistency, Quorums};
+use gyre_cluster::modify::ModifyReply;
+use gyre_cluster::outcome::{Failure, Outcome};
+use gyre_cluster::ring::Ring;
+use gyre_storage::{Record, UnixMillis, Version, View};
+
+pub(crate) use held::Floor;
+
+use crate::history::{Action, End, Key, Kind, Operation};
+use crate::plan::Plan;
+use crate::surroundings::Env;
+use held::{Held, count};
+use modifies::{LockWatch, LogWatch};
+use order::OrderWatch;
+
+/// How many words are appended to a log.
+const LOG_WORDS_MAX: usize = 500;
+
+/// What has been seen of one key.
+pub(crate) struct KeyWatch {
+    pub(crate) kind: Kind,
+    /// The nodes of its preference list.
+    pub(crate) replicas: Vec<usize>,
+    held: Held,
+    /// The greatest version acknowledged in whatever way: the end must not be older.
+    acknowledged: Floor,
+    /// The greatest version that two nodes at least had stored when it was acknowledged.
+    durable: Version,
+    /// The sum of all increments that were ever asked for.
+    asked: i64,
+    log: LogWatch,
+    lock: LockWatch,
+    order: OrderWatch,
+}
+
+/// All checkers that look at operations.
+pub(crate) struct Checkers {
+    keys: Vec<KeyWatch>,
+    /// Whether wall clocks stay within the allowed drift of each other.
+    clocks_are_close: bool,
+    /// Acknowledged writes over which earlier ones won, since some clock was too far ahead.
+    pub(crate) overtaken: u64,
+    /// Whether the ring is stable and every node reachable all the time, so that read-modify-writes are serial.
+    is_serial: bool,
+}
+
+type Verdict = Result<(), String>;
+
+/// Fails with a message unless a condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+pub(crate) use ensure;
+
+impl Checkers {
+    pub(crate) fn new(plan: &Plan, ring: &Arc<Ring>, env: &Env) -> Checkers {
+        let watch = |key: &Key| {
+            let ids = ring.replicas(key.key_ref().slot());
+            let replicas: Vec<usize> = ids.iter().map(|id| env.names[id]).collect();
+            KeyWatch {
+                kind: key.kind,
+                held: Held::new(replicas.len()),
+                replicas,
+                acknowledged: Floor::default(),
+                durable: Version::ZERO,
+                asked: 0,
+                log: LogWatch::default(),
+                lock: LockWatch::default(),
+                order: OrderWatch::default(),
+            }
+        };
+        Checkers {
+            keys: plan.keys.iter().map(watch).collect(),
+            clocks_are_close: plan.clocks_are_close(),
+            overtaken: 0,
+            is_serial: plan.is_calm(),
+        }
+    }
+
+    pub(crate) fn key(&self, key: usize) -> &KeyWatch {
+        &self.keys[key]
+    }
+
+    /// Whether a log is so long that no more should be appended: each row holds all of it.
+    pub(crate) fn is_log_full(&self, key: usize) -> bool {
+        self.keys[key].kind == Kind::Log && self.keys[key].log.asked >= LOG_WORDS_MAX
+    }
+
+    /// A node takes an operation.
+    pub(crate) fn begin(&mut self, operation: &mut Operation) {
+        let is_binding = self.is_serial || operation.levels.quorums == Quorums::Strict;
+        let key = &mut self.keys[operation.key];
+        operation.is_binding = is_binding;
+        if is_binding {
+            operation.floor = key.held.seen_by(operation.levels.read.needed(key.held.replicas()));
+        }
+        match operation.action {
+            Action::Add { delta } => key.asked += delta,
+            Action::Append => key.log.asked += 1,
+            Action::Release { holder } => key.lock.release(holder),
+            _ => {}
+        }
+    }
+
+    /// An operation has ended: could it, with this outcome? `wall` is its node's clock.
+    pub(crate) fn end(
+        &mut self,
+        operation: &mut Operation,
+        outcome: &Outcome,
+        env: &Env,
+        wall: UnixMillis,
+    ) -> Verdict {
+        let key = &mut self.keys[operation.key];
+        operation.end = match outcome {
+            Outcome::Failed(Failure::Unavailable { .. }) => End::Unavailable,
+            Outcome::Failed(Failure::Overloaded) => End::Overloaded,
+            Outcome::Failed(_) => End::TimedOut,
+            Outcome::Refused(_) | Outcome::Modified(ModifyReply::Nil) => End::Refused,
+            _ => End::Done,
+        };
+        match outcome {
+            Outcome::Failed(_) => {
+                key.ended(operation);
+                return Ok(());
+            }
+            Outcome::Record(record) => key.read(operation, record, env, wall)?,
+            Outcome::Written => {
+                key.written(operation, env)?;
+                let version = operation.version.unwrap_or_default();
+                self.overtaken += u64::from(key.order.is_overtaken(operation, version));
+                if self.clocks_are_close {
+                    key.order.check(operation, version)?;
+                }
+            }
+            Outcome::Modified(reply) => key.modified(operation, reply, env)?,
+            Outcome::Refused(_) => {
+                ensure!(key.kind == Kind::Mixed, "a {:?} key refused {operation}", key.kind);
+            }
+            other => return Err(format!("{operation} ended in {other:?}")),
+        }
+        key.ended(operation);
+        if self.is_serial { key.serial(operation, outcome) } else { Ok(()) }
+    }
+
+    /// A node of the preference list of these keys has lost rows that it had not synced. `records` gives what each
+    /// replica holds now, `anywhere` what all nodes hold together. Only if `may_be_gone` may a row that was acknowledged
+    /// by two nodes be gone altogether.
+    pub(crate) fn rows_lost(
+        &mut self,
+        key: usize,
+        records: &[Record],
+        anywhere: &Record,
+        may_be_gone: bool,
+    ) -> Verdict {
+        let watch = &mut self.keys[key];
+        watch.held.cap(records);
+        let left = Floor::of(anywhere);
+        watch.acknowledged.version = watch.acknowledged.version.min(left.version);
+        watch.acknowledged.count = watch.acknowledged.count.min(left.count);
+        ensure!(
+            may_be_gone || watch.durable <= left.version,
+            "one node has lost its unsynced rows, and with them key {key} lost {:?}, which two had acknowledged",
+            watch.durable
+        );
+        watch.durable = watch.durable.min(left.version);
+        Ok(())
+    }
+}
+
+impl KeyWatch {
+    fn needed(&self, level: Consistency) -> usize {
+        level.needed(self.replicas.len())
+    }
+
+    /// A write is over, well or not; a read says nothing of order.
+    fn ended(&mut self, operation: &Operation) {
+        if let (false, Some(at), Some(version)) =
+            (operation.action.is_read(), operation.ended_at, operation.version)
+        {
+            self.order.ended(at, version);
+        }
+    }
+
+    /// Invariants 1 to 5 and 7, as far as one read shows them.
+    fn read(&mut self, operation: &mut Operation, record: &Record, env: &Env, wall: UnixMillis) -> Verdict {
+        operation.version = Some(record.base());
+        let floor = operation.floor;
+        ensure!(
+            record.base() >= floor.version,
+            "a read saw {:?}, but {:?} was acknowledged or read before it began\n{operation}",
+            record.base(),
+            floor.version
+        );
+        if record.view(wall).is_some() {
+            let expiry_ms = env.journal.expiry_ms(operation.key, record.base());
+            ensure!(
+                expiry_ms.is_none_or(|at| at > wall.0),
+                "a value that expired at {expiry_ms:?} was read at {wall:?}\n{operation}"
+            );
+        }
+        let mut seen = Floor { version: record.base(), count: 0 };
+        if self.kind == Kind::Counter {
+            let value = count(record).ok_or_else(|| format!("a counter is {record:?}\n{operation}"))?;
+            self.check_count(value, floor.count, operation)?;
+            operation.count = Some(value);
+            seen.count = value;
+        }
+        if let (Kind::Log, Some(View::Bytes(value))) = (self.kind, record.view(wall)) {
+            self.log.read(value, operation)?;
+        }
+        if operation.is_promise() {
+            let holders = self.needed(operation.levels.read);
+            self.held.raise(holders, seen);
+        }
+        Ok(())
+    }
+
+    fn check_count(&self, value: i64, at_least: i64, operation: &Operation) -> Verdict {
+        ensure!(
+            value >= at_least,
+            "a counter was {value}, but {at_least} was acknowledged or read before\n{operation}"
+        );
+        ensure!(
+            value <= self.asked,
+            "a counter was {value}, but only {} was ever asked for\n{operation}",
+            self.asked
+        );
+        Ok(())
+    }
+
+    fn written(&mut self, operation: &mut Operation, env: &Env) -> Verdict {
+        let Some(version) = operation.version else {
+            return Err(format!("a write was acknowledged that was never sent\n{operation}"));
+        };
+        let expiry_ms = env.journal.expiry_ms(operation.key, version);
+        ensure!(
+            expiry_ms == operation.expiry_ms,
+            "a row expires at {expiry_ms:?}, not at {:?}\n{operation}",
+            operation.expiry_ms
+        );
+        self.acknowledge(operation, version);
+        Ok(())
+    }
+
+    /// A row of `version` is where its level says.
+    fn acknowledge(&mut self, operation: &Operation, version: Version) {
+        if operation.is_tainted {
+            return;
+        }
+        let holders = self.needed(operation.levels.write);
+        if operation.is_binding {
+            self.held.raise(holders, Floor { version, count: 0 });
+        }
+        self.acknowledged.version = self.acknowledged.version.max(version);
+        if holders >= 2 {
+            self.durable = self.durable.max(version);
+        }
+    }
+
+    fn modified(&mut self, operation: &mut Operation, reply: &ModifyReply, env: &Env) -> Verdict {
+        match (operation.action, reply) {
+            (Action::Add { delta }, ModifyReply::Integer(value)) if self.kind == Kind::Counter => {
+                operation.count = Some(*value);
+                self.check_count(*value, operation.floor.count + delta, operation)?;
+                if operation.is_promise() {
+                    let (read, write) = (operation.levels.read, operation.levels.write);
+                    self.held.add(self.needed(write), delta);
+                    let seen = Floor { version: Version::ZERO, count: *value };
+                    self.held.raise(self.needed(read), seen);
+                }
+                if !operation.is_tainted {
+                    self.acknowledged.count += delta;
+                }
+            }
+            (Action::Append | Action::Acquire, ModifyReply::Integer(_) | ModifyReply::Done) => {
+                let version = env.journal.version_of(operation.key, operation.tag.0);
+                ensure!(version.is_some(), "it was acknowledged, but no row was written\n{operation}");
+                operation.version = version;
+                self.acknowledge(operation, version.unwrap_or_default());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What holds besides while read-modify-writes are serial.
+    fn serial(&mut self, operation: &Operation, outcome: &Outcome) -> Verdict {
+        match (self.kind, operation.action, outcome) {
+            (Kind::Log, Action::Append, Outcome::Modified(_)) => self.log.appended(operation),
+            (Kind::Log, Action::Get, Outcome::Record(record)) => self.log.must_have_all(record, operation)?,
+            (Kind::Lock, Action::Acquire, Outcome::Modified(ModifyReply::Done)) => {
+                self.lock.acquired(operation)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! The whole run: a time of faults, then healing, and what must be true after it.
+
+use gyre_cluster::level::{Consistency, Quorums};
+use gyre_cluster::message::Levels;
+use gyre_cluster::outcome::Outcome;
+use gyre_storage::{PREFIX_END, Record, UnixMillis};
+
+use crate::clock::truth_ms;
+use crate::event::Event;
+use crate::history::{Action, Key};
+use crate::network::WORKERS;
+use crate::queue::{HOUR, Micros, SECOND};
+use crate::report::Report;
+use crate::workload::Intent;
+use crate::world::World;
+
+/// How much of a key's history is shown when something is wrong with it.
+const HISTORY_LINES: usize = 30;
+
+/// A clock that was an hour ahead is followed again once that hour has passed.
+const SETTLE_TIME_MAX: Micros = 2 * HOUR;
+/// By then all hints are replayed: a target that has failed often is left alone for a minute.
+const HINTS_TIME_MAX: Micros = 5 * 60 * SECOND;
+/// How long clients go on after the cluster has recovered.
+const RECOVERED_TIME: Micros = 3 * SECOND;
+/// No operation takes longer.
+const DRAIN_TIME: Micros = 10 * SECOND;
+
+impl World {
+    /// Runs everything.
+    ///
+    /// # Errors
+    /// What was violated, with the history of the key it was about.
+    pub(crate) fn run(&mut self) -> Result<Report, String> {
+        let result = self.phases();
+        self.report.finish(&self.env, &self.checkers, self.strikes);
+        match result {
+            Ok(()) => Ok(self.report.clone()),
+            Err(what) => Err(format!(
+                "at {:.6} s: {what}\n{} nodes, RF {}, {:?}, skew {} µs, faults {:?}\nthe last operations on {}, at {:?}:\n{}",
+                self.env.queue.now() as f64 / SECOND as f64,
+                self.plan.nodes,
+                self.plan.replication,
+                self.plan.fsync,
+                self.plan.skew,
+                self.plan.faults,
+                String::from_utf8_lossy(&self.plan.keys[self.judged].name),
+                self.checkers.key(self.judged).replicas,
+                self.history.tail(self.judged, HISTORY_LINES),
+            )),
+        }
+    }
+
+    fn phases(&mut self) -> Result<(), String> {
+        self.run_until(self.plan.duration)?;
+        self.is_resting = true;
+        self.heal();
+        self.settle()?;
+        self.recovered_at = Some(self.env.queue.now());
+        self.is_resting = false;
+        (0..self.clients.len()).for_each(|client| self.env.queue.after(0, Event::Client { client }));
+        self.run_until(self.env.queue.now() + RECOVERED_TIME + self.plan.think)?;
+        self.is_resting = true;
+        self.run_until(self.env.queue.now() + DRAIN_TIME)?;
+        self.check_idle()?;
+        self.drain_hints()?;
+        self.report.owed +=
+            self.checkers.check_owed(&self.plan, &self.nodes, &self.history, &self.env.owed)? as u64;
+        self.report.before_reads = self.checkers.agreement(&self.plan.keys, &self.nodes);
+        self.read_everything()?;
+        self.check_equal()
+    }
+
+    /// Runs until every node runs, is linked with every other, and is believed by them.
+    fn settle(&mut self) -> Result<(), String> {
+        let end = self.env.queue.now() + SETTLE_TIME_MAX;
+        while !self.is_settled() {
+            if self.env.queue.now() > end {
+                return Err(format!("the cluster has not recovered: {}", self.what_is_missing()));
+            }
+            self.run_until(self.env.queue.now() + SECOND)?;
+        }
+        // What was sent before counts as sent before.
+        self.run_until(self.env.queue.now() + DRAIN_TIME)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.what_is_missing().is_empty()
+    }
+
+    /// What keeps the cluster from having recovered; empty if nothing.
+    fn what_is_missing(&self) -> String {
+        let truth = UnixMillis(truth_ms(self.env.queue.now()));
+        for node in &self.nodes {
+            if !node.is_running() || node.is_poisoned() {
+                return format!("node {} does not run", node.index);
+            }
+            if node.clock_ahead_ms(truth) > 0 {
+                return format!(
+                    "the clock of node {} is {} ms ahead",
+                    node.index,
+                    node.clock_ahead_ms(truth)
+                );
+            }
+        }
+        for owner in 0..self.plan.nodes {
+            for peer in (0..self.plan.nodes).filter(|&peer| peer != owner) {
+                if !self.env.network.is_linked(owner, peer) {
+                    return format!("node {owner} has no link to {peer}");
+                }
+                let membership = self.nodes[owner].process.as_ref().map(|process| &process.membership);
+                if membership.is_none_or(|membership| membership.suspected.contains(&peer)) {
+                    return format!("node {owner} suspects {peer}");
+                }
+            }
+        }
+        String::new()
+    }
+
+    /// Runs until no node keeps a hint (invariant 6).
+    fn drain_hints(&mut self) -> Result<(), String> {
+        let end = self.env.queue.now() + HINTS_TIME_MAX;
+        while let Some(what) = self.nodes.iter().find_map(|node| {
+            let stats = node.process.as_ref()?.store.hint_stats();
+            (!stats.is_empty()).then(|| format!("node {} still keeps hints: {stats:?}", node.index))
+        }) {
+            if self.env.queue.now() > end {
+                return Err(what);
+            }
+            self.run_until(self.env.queue.now() + SECOND)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is left over: every operation has ended, and every lock is free (invariant 10).
+    fn check_idle(&self) -> Result<(), String> {
+        if let Some(operation) = self.history.unsettled().next() {
+            return Err(format!("it never ended\n{operation}"));
+        }
+        for node in &self.nodes {
+            let Some(process) = &node.process else { continue };
+            if process.locks.held() > 0 {
+                return Err(format!("node {} holds {} locks", node.index, process.locks.held()));
+            }
+            let left: usize = process.workers.iter().map(|worker| worker.core.in_flight()).sum();
+            if left > 0 {
+                return Err(format!("node {} has {left} operations left over", node.index));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every key at QUORUM, then at ALL: what must be there is there, and afterwards everywhere.
+    fn read_everything(&mut self) -> Result<(), String> {
+        for key in 0..self.plan.keys.len() {
+            self.judged = key;
+            for level in [Consistency::Quorum, Consistency::All] {
+                let node = self.env.random.index(self.plan.nodes);
+                let worker = self.env.random.index(WORKERS);
+                let levels = Levels { read: level, write: level, quorums: Quorums::Strict };
+                let tag = self.ask(None, node, worker, Intent { key, action: Action::Get, levels });
+                let Outcome::Record(record) = self.outcome_of(tag)? else {
+                    return Err(format!("a healed cluster failed\n{}", self.history.get(tag)));
+                };
+                if level == Consistency::All {
+                    self.checkers.check_end(key, &record)?;
+                }
+            }
+        }
+        self.run_until(self.env.queue.now() + SECOND)
+    }
+
+    /// Invariant 6: all replicas of every key are equal, cell for cell, as a read shows them and as a full scan does.
+    fn check_equal(&mut self) -> Result<(), String> {
+        for (index, key) in self.plan.keys.iter().enumerate() {
+            self.judged = index;
+            self.checkers.check_equal(index, key, &self.nodes)?;
+        }
+        for node in &self.nodes {
+            self.check_scan(node)?;
+        }
+        Ok(())
+    }
+
+    /// A full scan of a node's disk finds for each of its keys what a read through the row cache finds.
+    fn check_scan(&self, node: &crate::node::Node) -> Result<(), String> {
+        let page = node.with_store(|store| store.scan(None, 0, PREFIX_END, usize::MAX, usize::MAX, true));
+        let page = page.map_err(|error| error.to_string())?;
+        for (_, name, scanned) in &page.entries {
+            let key = Key::index_of(name).map(|index| &self.plan.keys[index]);
+            let read: Record = key.map(|key| node.holds(key.key_ref())).unwrap_or_default();
+            if read.digest() != scanned.digest() || read.register() != scanned.register() {
+                return Err(format!(
+                    "node {}: a read of {} finds {read:?}, a scan {scanned:?}",
+                    node.index,
+                    String::from_utf8_lossy(name)
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! Deliberate bugs, each of which the checkers must find.
+//!
+//! All of them are made around the production cores, not in them: the shell acknowledges too early, answers from an old
+//! snapshot, asks for a lower level than the client did, and so on. So the cores need no switch for them.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use gyre_cluster::level::Consistency;
+use gyre_storage::{KeyRef, Record};
+
+/// A deliberate bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mutation {
+    /// A replica acknowledges a row while its batch is still on the way to the disk.
+    AckBeforeApply,
+    /// A read whose replicas disagree answers without having repaired those on other nodes.
+    NoReadRepair,
+    /// A replica shows the row that arrived last instead of the one of the greatest version.
+    ArrivalOrder,
+    /// A node does not take notice of the clocks that messages carry.
+    ClockNotMerged,
+    /// A node answers reads from what it first read, whatever was written since.
+    StaleCache,
+    /// One replica fewer than the level asks for is enough.
+    QuorumOffByOne,
+    /// A process that is killed takes the hints it keeps with it.
+    HintLostInCrash,
+    /// A hint is removed when its record is sent, not when that is acknowledged.
+    HintDroppedEarly,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Mutation; 8] = [
+        Mutation::AckBeforeApply,
+        Mutation::NoReadRepair,
+        Mutation::ArrivalOrder,
+        Mutation::ClockNotMerged,
+        Mutation::StaleCache,
+        Mutation::QuorumOffByOne,
+        Mutation::HintLostInCrash,
+        Mutation::HintDroppedEarly,
+    ];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mutation::AckBeforeApply => "ack-before-apply",
+            Mutation::NoReadRepair => "no-read-repair",
+            Mutation::ArrivalOrder => "arrival-order",
+            Mutation::ClockNotMerged => "clock-not-merged",
+            Mutation::StaleCache => "stale-cache",
+            Mutation::QuorumOffByOne => "quorum-off-by-one",
+            Mutation::HintLostInCrash => "hint-lost-in-crash",
+            Mutation::HintDroppedEarly => "hint-dropped-early",
+        }
+    }
+
+    /// The level that is asked for where a client wants `level`.
+    pub(crate) fn distort(mutation: Option<Mutation>, level: Consistency) -> Consistency {
+        match (mutation, level) {
+            (Some(Mutation::QuorumOffByOne), Consistency::All) => Consistency::Quorum,
+            (Some(Mutation::QuorumOffByOne), Consistency::Quorum) => Consistency::One,
+            _ => level,
+        }
+    }
+}
+
+impl FromStr for Mutation {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Mutation, String> {
+        let names = || Mutation::ALL.map(Mutation::name).join(", ");
+        Mutation::ALL
+            .into_iter()
+            .find(|mutation| mutation.name() == name)
+            .ok_or_else(|| format!("no mutation is called {name}; there are {}", names()))
+    }
+}
+
+/// A node's store as a mutation shows it.
+pub(crate) enum Distortion {
+    /// As it is.
+    None,
+    /// What arrived last, by key.
+    Arrived(BTreeMap<Vec<u8>, Record>),
+    /// What was read first, by key.
+    Stale(BTreeMap<Vec<u8>, Record>),
+}
+
+impl Distortion {
+    pub(crate) fn new(mutation: Option<Mutation>) -> Distortion {
+        match mutation {
+            Some(Mutation::ArrivalOrder) => Distortion::Arrived(BTreeMap::new()),
+            Some(Mutation::StaleCache) => Distortion::Stale(BTreeMap::new()),
+            _ => Distortion::None,
+        }
+    }
+
+    /// Whether [`Distortion::committed`] looks at rows.
+    pub(crate) fn wants_rows(&self) -> bool {
+        matches!(self, Distortion::Arrived(_))
+    }
+
+    /// Rows were committed.
+    pub(crate) fn committed(&mut self, rows: Vec<(Vec<u8>, Record)>) {
+        if let Distortion::Arrived(arrived) = self {
+            arrived.extend(rows);
+        }
+    }
+
+    /// What a read of `key` shows where the store has `record`.
+    pub(crate) fn read(&mut self, key: KeyRef<'_>, record: Record) -> Record {
+        match self {
+            Distortion::None => record,
+            Distortion::Arrived(arrived) => arrived.get(key.key).cloned().unwrap_or(record),
+            Distortion::Stale(snapshots) => snapshots.entry(key.key.to_vec()).or_insert(record).clone(),
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! A simulated machine, and the process that may run on it: the production store, clock and coordinators, and what
+//! the server's shell would do around them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use gyre_cluster::clock::HybridClock;
+use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, OpId, ScannedPage, Ticket};
+use gyre_cluster::message::{Message, ScanRange};
+use gyre_cluster::node::NodeId;
+use gyre_cluster::ring::Ring;
+use gyre_cluster::time::{MonoMicros, Now, UnixMillis};
+use gyre_storage::key::murmur3_128;
+use gyre_storage::{Batch, FsyncPolicy, KeyRef, MemoryDisk, Record, Store, StoreOptions};
+
+use crate::checkers::owed::Promise;
+use crate::clock::WallClock;
+use crate::event::{Event, Local, NodeLocal};
+use crate::gossip::Membership;
+use crate::handoff::{self, Replay};
+use crate::mutation::{Distortion, Mutation};
+use crate::network::{LinkIndex, Network, Packet, WORKERS, WorkerAt};
+use crate::queue::{MS, Micros, SECOND};
+use crate::shell::SimShell;
+use crate::surroundings::Env;
+
+/// How often a node syncs under `everysec`.
+pub(crate) const SYNC_EVERY: Micros = SECOND;
+
+/// How often it drops superseded rows.
+const COMPACT_EVERY: Range<Micros> = 20 * SECOND..90 * SECOND;
+
+/// A machine: it has a disk and a clock, and runs a process or not.
+pub(crate) struct Node {
+    pub(crate) index: usize,
+    pub(crate) disk: MemoryDisk,
+    pub(crate) clock: WallClock,
+    pub(crate) options: StoreOptions,
+    /// How often it has started or stopped.
+    pub(crate) boot: u32,
+    pub(crate) process: Option<Process>,
+    pub(crate) is_paused: bool,
+    /// Somebody has seen that its store accepts nothing any more.
+    pub(crate) is_noticed: bool,
+    /// What happened to it while it was paused.
+    pub(crate) backlog: Vec<Event>,
+    /// How many times slower its disk is.
+    pub(crate) disk_slowness: u64,
+}
+
+/// What a process knows: gone when it stops.
+pub(crate) struct Process {
+    pub(crate) store: Store,
+    pub(crate) hlc: Arc<HybridClock>,
+    pub(crate) locks: Locks,
+    pub(crate) distortion: Distortion,
+    pub(crate) replay: Replay,
+    pub(crate) membership: Membership,
+    pub(crate) workers: Vec<Worker>,
+}
+
+/// A worker: a coordinator and the rows of its turn.
+pub(crate) struct Worker {
+    pub(crate) core: Coordinator,
+    pub(crate) pending: Pending,
+    alarm_at: Option<u64>,
+}
+
+/// Rows on their way to the disk, in one batch, and whom to tell.
+#[derive(Default)]
+pub(crate) struct Pending {
+    pub(crate) batch: Batch,
+    pub(crate) tickets: Vec<Ticket>,
+    /// The same rows once more, for a mutation that needs them.
+    pub(crate) rows: Vec<(Vec<u8>, Record)>,
+    /// The hints in the batch.
+    pub(crate) hints: Vec<Promise>,
+    /// Whether its commit is scheduled.
+    pub(crate) is_open: bool,
+    pub(crate) last_commit_at: Micros,
+}
+
+/// The keys locked on a node, each with whoever holds it, then those that wait.
+#[derive(Default)]
+pub(crate) struct Locks(BTreeMap<u64, VecDeque<(usize, OpId)>>);
+
+impl Locks {
+    pub(crate) fn lock(&mut self, key_hash: u64, worker: usize, op: OpId) -> bool {
+        let queue = self.0.entry(key_hash).or_default();
+        queue.push_back((worker, op));
+        queue.len() == 1
+    }
+
+    /// Gives a lock back, to the one that is returned if somebody waits.
+    pub(crate) fn unlock(&mut self, key_hash: u64) -> Option<(usize, OpId)> {
+        let queue = self.0.get_mut(&key_hash).expect("only a held lock is given back");
+        queue.pop_front();
+        let next = queue.front().copied();
+        if next.is_none() {
+            self.0.remove(&key_hash);
+        }
+        next
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The id of node `index`: scattered, as random ids are, so that the ring is.
+pub(crate) fn node_id(index: usize) -> NodeId {
+    NodeId(crate::random::mix(index as u64 + 1) | 1)
+}
+
+impl Node {
+    pub(crate) fn new(index: usize, options: StoreOptions) -> Node {
+        Node {
+            index,
+            disk: MemoryDisk::new(),
+            clock: WallClock::default(),
+            options,
+            boot: 0,
+            process: None,
+            is_paused: false,
+            is_noticed: false,
+            backlog: Vec::new(),
+            disk_slowness: 1,
+        }
+    }
+
+    /// Whether it answers.
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.is_some() && !self.is_paused
+    }
+
+    /// Starts the process. `false` if the disk does not allow it.
+    pub(crate) fn start(&mut self, env: &mut Env, ring: &Arc<Ring>) -> bool {
+        let Ok(store) = Store::open_memory(&self.disk, &self.options) else { return false };
+        let Some(incarnation) = next_incarnation(&store) else { return false };
+        self.boot += 1;
+        let id = node_id(self.index);
+        let hlc = Arc::new(HybridClock::default());
+        hlc.raise_to(store.clock_mark());
+        let actor = murmur3_128(&[id.0.to_be_bytes(), incarnation.to_be_bytes()].concat()) >> 64;
+        let worker = |_| Worker {
+            core: Coordinator::new(
+                CoordinatorConfig::new(id, actor as u64),
+                Arc::clone(&hlc),
+                Arc::clone(ring),
+            ),
+            pending: Pending::default(),
+            alarm_at: None,
+        };
+        let workers = (0..WORKERS).map(worker).collect();
+        if env.mutation == Some(Mutation::HintLostInCrash) {
+            handoff::lose_hints(&store);
+        }
+        let now = MonoMicros(env.queue.now());
+        let replay = Replay::new(id, actor as u64, Arc::clone(ring), now);
+        let (locks, distortion) = (Locks::default(), Distortion::new(env.mutation));
+        let membership = Membership::new(self.index, incarnation, env);
+        self.process = Some(Process { store, hlc, locks, distortion, replay, membership, workers });
+        self.gossip_and_wait(env);
+        self.replay_and_wait(env);
+        self.dial_all(env);
+        self.schedule_sync(env);
+        self.schedule_compaction(env);
+        true
+    }
+
+    fn dial_all(&self, env: &mut Env) {
+        for peer in (0..env.network.nodes).filter(|&peer| peer != self.index) {
+            for worker in 0..WORKERS {
+                let owner = WorkerAt { node: self.index, worker };
+                let link = LinkIndex::of(owner, peer, env.network.nodes);
+                let delay = env.random.below(100 * MS);
+                env.queue.after(delay, Event::Dial { link });
+            }
+        }
+    }
+
+    fn schedule_sync(&self, env: &mut Env) {
+        let delay = match self.options.fsync {
+            FsyncPolicy::Always => return,
+            FsyncPolicy::EverySecond => SYNC_EVERY,
+            FsyncPolicy::No => env.random.within(5 * SECOND..30 * SECOND),
+        };
+        let event = Event::Node { node: self.index, boot: self.boot, local: NodeLocal::Sync };
+        env.queue.after(delay, event);
+    }
+
+    fn schedule_compaction(&self, env: &mut Env) {
+        let delay = env.random.within(COMPACT_EVERY);
+        let event = Event::Node { node: self.index, boot: self.boot, local: NodeLocal::Compact };
+        env.queue.after(delay, event);
+    }
+
+    /// The process is gone; the disk stays as the system has it. Gives what had been waiting for a paused one.
+    pub(crate) fn stop(&mut self) -> Vec<Event> {
+        self.boot += 1;
+        self.process = None;
+        (self.is_paused, self.is_noticed) = (false, false);
+        std::mem::take(&mut self.backlog)
+    }
+
+    /// Both clocks.
+    pub(crate) fn now(&mut self, now: Micros) -> Now {
+        Now { mono: MonoMicros(now), wall: self.clock.read(now) }
+    }
+
+    /// Calls a coordinator. `None` if no process runs.
+    pub(crate) fn step<R>(
+        &mut self,
+        env: &mut Env,
+        worker: usize,
+        call: impl FnOnce(&mut Coordinator, &mut SimShell<'_>, Now) -> R,
+    ) -> Option<R> {
+        let now = self.now(env.queue.now());
+        let at = WorkerAt { node: self.index, worker };
+        let Process { store, hlc, locks, distortion, workers, .. } = self.process.as_mut()?;
+        let Worker { core, pending, alarm_at } = &mut workers[worker];
+        let (boot, disk_slowness) = (self.boot, self.disk_slowness);
+        let latest_wall_ms = self.clock.latest_ms();
+        let mut shell = SimShell {
+            at,
+            boot,
+            latest_wall_ms,
+            store,
+            hlc,
+            locks,
+            distortion,
+            pending,
+            disk_slowness,
+            stamped: None,
+            env,
+        };
+        let result = call(core, &mut shell, now);
+        if let Some(deadline) = core.next_deadline()
+            && alarm_at.is_none_or(|at| at > deadline.0)
+        {
+            *alarm_at = Some(deadline.0);
+            let local = Local::Tick { at: deadline.0 };
+            env.queue.at(deadline.0, Event::Worker { at, boot, local });
+        }
+        Some(result)
+    }
+
+    /// A message has arrived. `false`: the link is to be closed.
+    pub(crate) fn receive(&mut self, env: &mut Env, packet: &Packet) -> bool {
+        let nodes = env.network.nodes;
+        let wall = self.now(env.queue.now()).wall;
+        let Some(process) = &self.process else { return true };
+        if env.mutation != Some(Mutation::ClockNotMerged) && process.hlc.observe(packet.clock, wall).is_err()
+        {
+            return false;
+        }
+        let (owner, peer) = (packet.link.owner(nodes), packet.link.peer(nodes));
+        let (from, worker) = if packet.is_answer {
+            (peer, owner.worker)
+        } else {
+            (owner.node, Network::serving_worker(packet, nodes))
+        };
+        let message = Message::decode(&packet.bytes).expect("what was encoded can be decoded");
+        self.heard_from(MonoMicros(env.queue.now()), node_id(from));
+        if let Message::Gossip { bytes } = message {
+            self.hear(env, node_id(from), bytes);
+            return true;
+        }
+        let link = Network::link_id(packet);
+        self.step(env, worker, |core, shell, now| core.receive(shell, now, node_id(from), link, message));
+        true
+    }
+
+    /// Does what a worker was waiting for.
+    pub(crate) fn local(&mut self, env: &mut Env, worker: usize, local: Local) {
+        match local {
+            Local::Commit => self.commit(env, worker),
+            Local::EarlyAcknowledgement => self.acknowledge_early(env, worker),
+            Local::Tick { at } => {
+                if let Some(process) = &mut self.process
+                    && process.workers[worker].alarm_at == Some(at)
+                {
+                    process.workers[worker].alarm_at = None;
+                    self.step(env, worker, |core, shell, now| core.tick(shell, now));
+                }
+            }
+            Local::Record { ticket, db, key } => {
+                self.step(env, worker, |core, shell, now| {
+                    let record = shell.read_store(KeyRef::new(db, &key));
+                    core.local_record(shell, now, ticket, record);
+                });
+            }
+            Local::Page { ticket, range } => {
+                self.step(env, worker, |core, shell, now| {
+                    let page = page(shell.store, &range);
+                    core.scanned(shell, now, ticket, page);
+                });
+            }
+            Local::Count { ticket, range } => {
+                self.step(env, worker, |core, shell, now| {
+                    let count = shell.store.count_keys(range.db, range.from, range.end, now.wall);
+                    core.counted(shell, now, ticket, count.ok().map(|keys| (keys, None)));
+                });
+            }
+            Local::Horizon { ticket, db, version } => {
+                self.step(env, worker, |core, shell, now| {
+                    let mut horizons = vec![gyre_storage::Version::ZERO; usize::from(db)];
+                    horizons.push(version);
+                    let is_stored = shell.store.set_horizons(&horizons).is_ok();
+                    core.applied(shell, now, ticket, is_stored);
+                });
+            }
+            Local::Locked { op, key_hash } => {
+                self.step(env, worker, |core, shell, now| core.locked(shell, now, op, key_hash));
+            }
+        }
+    }
+
+    /// The batch of a worker's turn goes to the disk, and whoever waits for it is told.
+    fn commit(&mut self, env: &mut Env, worker: usize) {
+        let Some(process) = &mut self.process else { return };
+        let pending = &mut process.workers[worker].pending;
+        let tickets = std::mem::take(&mut pending.tickets);
+        let rows = std::mem::take(&mut pending.rows);
+        let hints = std::mem::take(&mut pending.hints);
+        pending.is_open = false;
+        let is_stored = process.store.commit(&mut pending.batch).is_ok();
+        for hint in hints {
+            if is_stored { env.owed.kept(hint) } else { env.owed.excuse(hint.key, hint.version) }
+        }
+        process.distortion.committed(rows);
+        env.commits += 1;
+        self.tell_applied(env, worker, tickets, is_stored);
+    }
+
+    fn tell_applied(&mut self, env: &mut Env, worker: usize, tickets: Vec<Ticket>, is_stored: bool) {
+        self.step(env, worker, |core, shell, now| {
+            for ticket in tickets {
+                core.applied(shell, now, ticket, is_stored);
+            }
+        });
+    }
+
+    /// Under a mutation: whoever waits for the batch is told before it is on the disk.
+    fn acknowledge_early(&mut self, env: &mut Env, worker: usize) {
+        let Some(process) = &mut self.process else { return };
+        let tickets = std::mem::take(&mut process.workers[worker].pending.tickets);
+        self.tell_applied(env, worker, tickets, true);
+    }
+
+    /// Does what the node does by itself.
+    pub(crate) fn node_local(&mut self, env: &mut Env, local: &NodeLocal) {
+        match local {
+            NodeLocal::Sync => {
+                if let Some(process) = &self.process {
+                    // A failure poisons the store, which the world sees.
+                    let _ = process.store.sync();
+                }
+                self.schedule_sync(env);
+            }
+            NodeLocal::Compact => {
+                if let Some(process) = &self.process
+                    && process.store.sync().is_ok()
+                {
+                    // RocksDB merges files, which are on stable storage; so must be what this merges.
+                    let _ = process.store.compact();
+                }
+                self.schedule_compaction(env);
+            }
+            NodeLocal::Gossip => self.gossip_and_wait(env),
+            NodeLocal::Handoff => self.replay_and_wait(env),
+        }
+    }
+
+    /// Whether its store accepts nothing any more.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.store.poisoned().is_some())
+    }
+
+    /// What its disk holds of `key`, whether a process runs or not.
+    pub(crate) fn holds(&self, key: KeyRef<'_>) -> Record {
+        match &self.process {
+            Some(process) => process.store.read(key).unwrap_or_default(),
+            None => self.with_store(|store| store.read(key).unwrap_or_default()),
+        }
+    }
+
+    /// Looks at the store, which is opened for it if no process runs.
+    pub(crate) fn with_store<R>(&self, look: impl FnOnce(&Store) -> R) -> R {
+        match &self.process {
+            Some(process) => look(&process.store),
+            None => {
+                let options = StoreOptions { row_cache_bytes: 0, ..self.options.clone() };
+                look(&Store::open_memory(&self.disk, &options).expect("a disk in memory can be read"))
+            }
+        }
+    }
+
+    /// How far its hybrid clock is ahead of a right wall clock, in milliseconds.
+    pub(crate) fn clock_ahead_ms(&self, truth: UnixMillis) -> u64 {
+        self.process.as_ref().map_or(0, |process| process.hlc.ahead_ms(truth))
+    }
+}
+
+fn page(store: &Store, range: &ScanRange) -> Option<ScannedPage> {
+    let (keys_max, bytes_max) = (range.keys_max as usize, range.bytes_max as usize);
+    let page = store.scan(Some(range.db), range.from, range.end, keys_max, bytes_max, false).ok()?;
+    Some((page.entries.into_iter().map(|(_, key, record)| (key, record)).collect(), page.next))
+}
+
+/// Counts the starts of this store's node, durably, as the server does.
+fn next_incarnation(store: &Store) -> Option<u64> {
+    const NAME: &str = "incarnation";
+    let last =
+        store.meta_get(NAME).ok()?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+    store.meta_put(NAME, &(last + 1).to_be_bytes()).ok()?;
+    Some(last + 1)
+}

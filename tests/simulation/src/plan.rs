@@ -1,0 +1,226 @@
+//! What a seed stands for: how large the cluster is, how good its network and disks are, what its clients do and what
+//! will go wrong.
+//!
+//! Every seed draws its own subset of everything ("swarm testing", Groce et al. 2012): a run in which all faults happen
+//! all the time hides what only a quiet minute between two faults brings to light.
+
+use gyre_storage::{FsyncPolicy, StoreOptions};
+
+use crate::fault::FaultKind;
+use crate::history::{Key, Kind};
+use crate::mutation::Mutation;
+use crate::network::Weather;
+use crate::queue::{HOUR, MINUTE, MS, Micros, SECOND};
+use crate::random::{Random, mix};
+use crate::split::{SPLIT_AT, SPLIT_FOR};
+
+/// What the caller of a run has decided; the seed decides the rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Options {
+    /// How many nodes, 1 to 200.
+    pub nodes: Option<usize>,
+    /// How long clients work, in simulated hours.
+    pub hours: Option<f64>,
+    /// A deliberate bug.
+    pub mutation: Option<Mutation>,
+}
+
+/// Everything that is decided before a world begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) nodes: usize,
+    pub(crate) replication: usize,
+    /// How long clients work.
+    pub(crate) duration: Micros,
+    pub(crate) mutation: Option<Mutation>,
+    pub(crate) weather: Weather,
+    pub(crate) slow_commits_per_mille: u64,
+    pub(crate) fsync: FsyncPolicy,
+    pub(crate) row_cache_bytes: usize,
+    /// Whether reads that miss the row cache must touch the disk.
+    pub(crate) is_cold: bool,
+    /// How far wall clocks are off, in microseconds at most.
+    pub(crate) skew: Micros,
+    pub(crate) keys: Vec<Key>,
+    pub(crate) clients: usize,
+    /// How long a client thinks at most.
+    pub(crate) think: Micros,
+    /// How long a client waits for an answer.
+    pub(crate) patience: Micros,
+    /// Whether all operations are at QUORUM.
+    pub(crate) is_quorum_only: bool,
+    /// When the cluster falls into two halves, and for how long.
+    pub(crate) split: Option<(Micros, Micros)>,
+    /// How many operations in a thousand are sloppy.
+    pub(crate) sloppy_per_mille: u64,
+    /// How many steps in a thousand go to the first key of their kind.
+    pub(crate) hot_per_mille: u64,
+    pub(crate) faults: Vec<FaultKind>,
+    /// How long between two faults, at least and at most.
+    pub(crate) fault_gap: std::ops::Range<Micros>,
+    /// How long a fault lasts.
+    pub(crate) fault_length: std::ops::Range<Micros>,
+}
+
+/// Nodes that a seed chooses from; small clusters are met more often, since every node is a replica of every key there.
+const SIZES: [usize; 12] = [1, 2, 3, 3, 3, 4, 5, 5, 6, 8, 12, 20];
+
+/// Keys of a plan that leaves most of them alone.
+const SPARSE_KEYS: usize = 120;
+/// What goes wrong in it: nothing that excuses the loss of a hint.
+const SPARSE_FAULTS: [FaultKind; 6] = [
+    FaultKind::Partitions,
+    FaultKind::BrokenPairs,
+    FaultKind::BrokenLinks,
+    FaultKind::Kills,
+    FaultKind::RestartStorms,
+    FaultKind::Pauses,
+];
+/// Keys of a cluster that is split.
+const SPLIT_KEYS: usize = 300;
+
+impl Plan {
+    /// The plan of `seed` under `options`.
+    pub(crate) fn new(seed: u64, options: Options) -> Plan {
+        let mut random = Random::new(mix(seed ^ 0x706c_616e));
+        let nodes = random.pick(&SIZES);
+        let nodes = options.nodes.map_or(nodes, |nodes| nodes.clamp(1, 200));
+        let hours = options.hours.map(|hours| (hours * HOUR as f64) as Micros);
+        let duration = random.skewed(10 * SECOND..120 * SECOND);
+        let duration = hours.unwrap_or(duration);
+        let is_calm = random.chance(150);
+        let is_long = duration > 10 * MINUTE;
+        let fault_gap =
+            if is_long { 5 * SECOND..(duration / 20).max(4 * MINUTE) } else { 300 * MS..8 * SECOND };
+        let fault_length =
+            if is_long { SECOND..(duration / 6).max(20 * MINUTE) } else { 100 * MS..40 * SECOND };
+        let clients = random.within(3..10) as usize;
+        let is_sparse = !is_calm && random.chance(250);
+        let think =
+            if is_long { random.skewed(SECOND..20 * SECOND) } else { random.skewed(20 * MS..600 * MS) };
+        Plan {
+            seed,
+            nodes,
+            replication: if random.chance(100) { 5 } else { 3 },
+            duration,
+            mutation: options.mutation,
+            weather: weather(&mut random, is_calm || is_sparse),
+            slow_commits_per_mille: random.pick(&[0, 2, 20]),
+            fsync: random.pick(&[
+                FsyncPolicy::EverySecond,
+                FsyncPolicy::EverySecond,
+                FsyncPolicy::Always,
+                FsyncPolicy::No,
+            ]),
+            row_cache_bytes: random.pick(&[0, 600 << 10, 16 << 20, 16 << 20]),
+            is_cold: random.chance(300),
+            skew: random.pick(&[0, 5 * MS, 100 * MS, 240 * MS]),
+            keys: if is_sparse { sparse_keys() } else { keys(&mut random) },
+            clients,
+            think,
+            patience: random.within(SECOND..6 * SECOND),
+            is_quorum_only: false,
+            split: None,
+            sloppy_per_mille: if is_sparse { 1_000 } else { random.pick(&[0, 200, 500, 1_000]) },
+            hot_per_mille: random.pick(&[0, 100, 600]),
+            faults: match (is_calm, is_sparse) {
+                (true, _) => Vec::new(),
+                (false, true) => faults(&mut random, &SPARSE_FAULTS),
+                (false, false) if is_long || random.chance(100) => faults(&mut random, &FaultKind::ALL),
+                // An hour's jump isolates a node for an hour: a short run would show nothing else.
+                (false, false) => {
+                    let most = FaultKind::ALL.into_iter().filter(|kind| *kind != FaultKind::ClockJumps);
+                    faults(&mut random, &most.collect::<Vec<FaultKind>>())
+                }
+            },
+            fault_gap,
+            fault_length,
+        }
+    }
+
+    /// The plan of [`crate::split`]: `nodes` nodes on a good network, many keys, everything at SLOPPY QUORUM.
+    pub(crate) fn split(seed: u64, nodes: usize) -> Plan {
+        let plan = Plan::new(seed, Options { nodes: Some(nodes), ..Options::default() });
+        let kinds = [Kind::Register, Kind::Register, Kind::Counter, Kind::Expiring, Kind::Log];
+        let keys = (0..SPLIT_KEYS).map(|index| Key::new(index, kinds[index % kinds.len()]));
+        Plan {
+            replication: 3,
+            duration: SPLIT_AT + SPLIT_FOR + SECOND,
+            weather: Weather {
+                latency: 100,
+                jitter: 2 * MS,
+                tail_per_mille: 5,
+                tail: 20 * MS,
+                loss_per_mille: 1,
+                repeats_per_mille: 0,
+                refused_per_myriad: 0,
+            },
+            slow_commits_per_mille: 2,
+            keys: keys.collect(),
+            clients: 2 * nodes,
+            think: SECOND,
+            is_quorum_only: true,
+            split: Some((SPLIT_AT, SPLIT_FOR)),
+            sloppy_per_mille: 1_000,
+            hot_per_mille: 50,
+            faults: Vec::new(),
+            ..plan
+        }
+    }
+
+    /// Whether nothing goes wrong beyond a slow and lossy network.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.faults.is_empty() && self.split.is_none()
+    }
+
+    /// Whether wall clocks stay within the allowed drift of each other.
+    pub(crate) fn clocks_are_close(&self) -> bool {
+        !self.faults.contains(&FaultKind::ClockJumps)
+    }
+
+    /// How the nodes open their stores.
+    pub(crate) fn store_options(&self) -> StoreOptions {
+        StoreOptions { fsync: self.fsync, row_cache_bytes: self.row_cache_bytes, ..StoreOptions::new("") }
+    }
+}
+
+/// With `is_kind` no message is refused for want of room.
+fn weather(random: &mut Random, is_kind: bool) -> Weather {
+    let (latency, jitter) = random.pick(&[(50, 200), (100, 2 * MS), (5 * MS, 5 * MS), (20 * MS, 60 * MS)]);
+    Weather {
+        latency,
+        jitter,
+        tail_per_mille: random.pick(&[0, 5, 30]),
+        tail: random.pick(&[20 * MS, 200 * MS, 3 * SECOND]),
+        loss_per_mille: random.pick(&[0, 0, 10, 50, 200]),
+        repeats_per_mille: random.pick(&[0, 0, 10, 100]),
+        refused_per_myriad: if is_kind { 0 } else { random.pick(&[0, 0, 5, 50]) },
+    }
+}
+
+/// A few keys of every kind: few, so that operations meet on them.
+fn keys(random: &mut Random) -> Vec<Key> {
+    let kinds = Kind::ALL.into_iter().flat_map(|kind| {
+        let count = random.within(1..5) as usize;
+        std::iter::repeat_n(kind, count).collect::<Vec<Kind>>()
+    });
+    let kinds: Vec<Kind> = kinds.collect();
+    kinds.into_iter().enumerate().map(|(index, kind)| Key::new(index, kind)).collect()
+}
+
+/// Many keys, so that most are not written again once the faults are over: what became of them then is up to hints.
+fn sparse_keys() -> Vec<Key> {
+    (0..SPARSE_KEYS).map(|index| Key::new(index, Kind::Register)).collect()
+}
+
+/// A subset of `kinds`, not empty.
+fn faults(random: &mut Random, kinds: &[FaultKind]) -> Vec<FaultKind> {
+    let share = random.pick(&[150, 300, 600]);
+    let mut faults = kinds.to_vec();
+    faults.retain(|_| random.chance(share));
+    if faults.is_empty() {
+        faults.push(random.pick(kinds));
+    }
+    faults
+}

@@ -1,0 +1,74 @@
+//! What all nodes of a world share: time, chance, the network, and what watches them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gyre_cluster::coordinator::Tag;
+use gyre_cluster::node::NodeId;
+use gyre_cluster::outcome::Outcome;
+use gyre_cluster::topology::Topology;
+
+use crate::checkers::journal::Journal;
+use crate::checkers::owed::Owed;
+use crate::event::Event;
+use crate::mutation::Mutation;
+use crate::network::Network;
+use crate::node::node_id;
+use crate::plan::Plan;
+use crate::queue::{MS, Micros, Queue};
+use crate::random::Random;
+
+/// The surroundings of all nodes.
+pub(crate) struct Env {
+    pub(crate) queue: Queue<Event>,
+    pub(crate) random: Random,
+    pub(crate) network: Network,
+    /// Every row ever stamped.
+    pub(crate) journal: Journal,
+    /// What has become of hints.
+    pub(crate) owed: Owed,
+    pub(crate) mutation: Option<Mutation>,
+    /// Operations that have ended and whose clients are to be told.
+    pub(crate) finished: Vec<(Tag, Outcome)>,
+    /// Which node an id names.
+    pub(crate) names: BTreeMap<NodeId, usize>,
+    /// The document that names all nodes.
+    pub(crate) topology: Arc<Topology>,
+    /// How often a node has taken another for dead.
+    pub(crate) suspicions: u64,
+    /// Batches committed.
+    pub(crate) commits: u64,
+    /// Records handed over for hints.
+    pub(crate) handed_over: u64,
+    /// How many commits in a thousand take long.
+    slow_commits_per_mille: u64,
+}
+
+impl Env {
+    pub(crate) fn new(plan: &Plan, topology: Arc<Topology>) -> Env {
+        Env {
+            queue: Queue::new(),
+            random: Random::new(plan.seed),
+            network: Network::new(plan.nodes, plan.weather.clone()),
+            journal: Journal::new(plan),
+            owed: Owed::default(),
+            mutation: plan.mutation,
+            finished: Vec::new(),
+            names: (0..plan.nodes).map(|index| (node_id(index), index)).collect(),
+            topology,
+            suspicions: 0,
+            commits: 0,
+            handed_over: 0,
+            slow_commits_per_mille: plan.slow_commits_per_mille,
+        }
+    }
+
+    /// How long the next commit takes.
+    pub(crate) fn commit_time(&mut self) -> Micros {
+        if self.random.chance(self.slow_commits_per_mille) {
+            self.random.skewed(5 * MS..500 * MS)
+        } else {
+            50 + self.random.below(MS)
+        }
+    }
+}
