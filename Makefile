@@ -11,14 +11,17 @@ SHELL := /bin/bash
 
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 GYRE := $(TARGET)/release/gyre
-PURE := -p gyre-protocol -p gyre-storage -p gyre-cluster
+PURE := -p gyre-protocol -p gyre-storage -p gyre-cluster -p gyre-simulation
+# A simulation draws the number of nodes from its seed unless it is given one.
+SIMULATED_NODES := $(NODES)
 NODES ?= 3
 PORT ?= 6379
+SEEDS ?= 1000
 
 # RocksDB is compiled in a package graph of its own (see scripts/rocksdb/Cargo.toml); everything else links it.
 WITH_ROCKSDB = ROCKSDB_LIB_DIR="$$(scripts/rocksdb.sh)"; export ROCKSDB_LIB_DIR ROCKSDB_STATIC=1;
 
-.PHONY: help deps build run test check lint unit blackbox compat bench clean
+.PHONY: help deps build run test check lint unit simulate blackbox compat bench clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +49,10 @@ unit:
 	cargo test -p gyre-protocol --bench parse
 	$(WITH_ROCKSDB) cargo test --release -p gyre-storage --features rocksdb
 	$(WITH_ROCKSDB) cargo test --release -p gyre --lib --bins --test tidy --test commands_page
+
+simulate: ## a whole cluster under virtual time, seed after seed (SEEDS=1000 FROM=0 NODES=5 HOURS=4; see docs/simulation.md)
+	cargo run -p gyre-simulation --bin simulate -- --seeds $(SEEDS) $(if $(FROM),--from $(FROM)) \
+		$(if $(SIMULATED_NODES),--nodes $(SIMULATED_NODES)) $(if $(HOURS),--hours $(HOURS))
 
 blackbox: build ## real processes: outages, crashes, concurrency, hostile bytes; the tour; does the benchmark run
 	$(WITH_ROCKSDB) cargo test --release -p gyre --test blackbox

@@ -9,10 +9,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Sources of the pure cores.
-const CORES: &[&str] = &["protocol/src", "storage/src", "cluster/src"];
-/// What in them is a shell: it talks to the disk.
-const SHELLS_IN_CORES: &[&str] = &["storage/src/engine/rocks.rs", "storage/src/engine/rocks"];
+/// Sources of the pure cores, and of the simulation, which must be a function of its seed.
+const CORES: &[&str] = &["protocol/src", "storage/src", "cluster/src", "tests/simulation/src"];
+/// What in them is a shell: it talks to the disk, or runs seeds on threads and shows what came of them.
+const SHELLS_IN_CORES: &[&str] = &[
+    "storage/src/engine/rocks.rs",
+    "storage/src/engine/rocks",
+    "tests/simulation/src/main.rs",
+    "tests/simulation/src/runner.rs",
+];
 /// All sources.
 const SOURCES: &[&str] =
     &["protocol", "storage", "cluster", "src", "tests", "benches", "compat/rust", "scripts"];
@@ -50,6 +55,7 @@ const FORBIDDEN_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("protocol", &["gyre-storage", "gyre-cluster", "tokio", "rand ="]),
     ("storage", &["gyre-protocol", "gyre-cluster", "tokio"]),
     ("cluster", &["gyre-protocol", "tokio", "rand ="]),
+    ("tests/simulation", &["gyre-protocol", "tokio", "rand ="]),
 ];
 
 #[test]
