@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use gyre_cluster::clock::HybridClock;
+use gyre_cluster::gossip::PeerView;
 use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::ring::Ring;
@@ -46,6 +47,8 @@ pub struct Node {
     pub ring: ArcSwap<Ring>,
     /// The topology document; `None` until the cluster has formed. Changed by [`Node::install`] only.
     pub topology: ArcSwap<Option<Topology>>,
+    /// What gossip knows of the peers, as of its last round.
+    pub liveness: ArcSwap<Vec<PeerView>>,
     /// Which peers are connected, with their queues.
     pub peers: PeerTable,
     /// Client connections.
@@ -102,6 +105,7 @@ impl Node {
             clock: Arc::new(clock),
             ring: ArcSwap::from_pointee(ring),
             topology: ArcSwap::from_pointee(topology),
+            liveness: ArcSwap::default(),
             peers: PeerTable::new(id, mailboxes.len()),
             clients: ClientRegistry::default(),
             locks: KeyLocks::default(),

@@ -134,8 +134,19 @@ fn status_text(status: &Json) -> String {
         (field(status, "state"), field(status, "epoch"), field(status, "replication-factor"));
     text += &format!("State    {state}, epoch {epoch}, replication factor {factor}\n");
     text += &format!("Asked    node {}, up {} s\n\n", field(status, "node"), field(status, "uptime-seconds"));
-    let header =
-        ["", "ADDRESS", "PEER ADDRESS", "RACK", "VNODES", "PRIMARY", "OWNS", "QUEUED", "VERSION", "NODE"];
+    let header = [
+        "",
+        "ADDRESS",
+        "PEER ADDRESS",
+        "RACK",
+        "VNODES",
+        "PRIMARY",
+        "OWNS",
+        "PHI",
+        "QUEUED",
+        "VERSION",
+        "NODE",
+    ];
     let nodes = status.get("nodes").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
     let rows = nodes.iter().map(|node| {
         [
@@ -146,13 +157,15 @@ fn status_text(status: &Json) -> String {
             field(node, "vnodes"),
             percent(node, "primary-share"),
             percent(node, "replica-share"),
+            phi(node),
             field(node, "queued-bytes"),
             field(node, "version"),
             field(node, "id"),
         ]
     });
     text += &table(&header, rows);
-    text += "\nU up, D down; N normal, J joining, L left. PRIMARY, OWNS: share of the slots a node leads, and keeps.\n";
+    text += "\nU up, D down; N normal, J joining, L left. PRIMARY, OWNS: share of the slots a node leads, and keeps.
+PHI: how suspicious its silence is (phi-threshold is dead).\n";
     text
 }
 
@@ -165,6 +178,10 @@ fn mark(node: &Json) -> String {
         _ => 'L',
     };
     format!("{up}{state}")
+}
+
+fn phi(node: &Json) -> String {
+    node.get("phi").and_then(Json::as_f64).map_or_else(|| "-".into(), |phi| format!("{phi:.1}"))
 }
 
 fn percent(node: &Json, name: &str) -> String {

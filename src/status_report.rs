@@ -105,6 +105,7 @@ fn cluster(topology: &Topology) -> [(&'static str, Reply); 4] {
 
 fn describe(node: &Node, ring: &Ring, member: &Member) -> Reply {
     let owned = ring.ownership(member.id);
+    let phi = phi_of(node, member.id);
     let traffic = node.peers.all().into_iter().find(|(id, _, _)| *id == member.id);
     let (queued, sent, dropped) = traffic.map_or((0, 0, 0), |(_, _, statistics)| {
         (statistics.queued() as u64, statistics.sent_bytes(), statistics.dropped())
@@ -121,6 +122,8 @@ fn describe(node: &Node, ring: &Ring, member: &Member) -> Reply {
         ("rack", member.rack.as_deref().map_or(Reply::Null, Reply::text)),
         ("state", Reply::text(state)),
         ("up", Reply::Boolean(node.peers.is_up(member.id))),
+        ("phi", phi.map_or(Reply::Null, Reply::Double)),
+        ("suspicions", number(node.peers.suspicions(member.id))),
         ("myself", Reply::Boolean(member.id == node.id)),
         ("vnodes", number(u64::from(member.vnodes))),
         ("primary-slots", number(u64::from(owned.primary_slots))),
@@ -133,6 +136,11 @@ fn describe(node: &Node, ring: &Ring, member: &Member) -> Reply {
         ("sent-bytes", number(sent)),
         ("dropped-messages", number(dropped)),
     ])
+}
+
+/// How suspicious the silence of `peer` was at the last round of gossip; `None` for this node and before a heartbeat.
+fn phi_of(node: &Node, peer: NodeId) -> Option<f64> {
+    node.liveness.load().iter().find(|view| view.id == peer).and_then(|view| view.phi)
 }
 
 /// Runs of slots whose preference lists are equal, order included: first slot, last slot, list.
@@ -175,6 +183,8 @@ fn gauges(node: &Node) -> Gauges {
         queued_bytes: statistics.queued() as u64,
         sent_bytes: statistics.sent_bytes(),
         dropped: statistics.dropped(),
+        suspicions: node.peers.suspicions(id),
+        phi: phi_of(node, id),
     });
     Gauges {
         version: env!("CARGO_PKG_VERSION"),

@@ -101,6 +101,10 @@ pub struct Config {
     pub max_hint_bytes: usize,
     /// Keys a second that this node hands over to nodes that missed them.
     pub hint_replay_rate: u32,
+    /// Above which phi a silent peer is taken for dead.
+    pub phi_threshold: f64,
+    /// Milliseconds between two rounds of gossip.
+    pub gossip_interval_ms: u64,
     /// What HELLO and INFO say about the mode.
     pub client_mode: ClientMode,
     /// The port of `/metrics` and `/healthz`; `None` = off.
@@ -165,6 +169,8 @@ impl Default for Config {
             hint_window_seconds: 3 * 3600,
             max_hint_bytes: 256 << 20,
             hint_replay_rate: HANDOFF_RATE_DEFAULT,
+            phi_threshold: 8.0,
+            gossip_interval_ms: 1_000,
             client_mode: ClientMode::Standalone,
             http_port: None,
             log_level: LogLevel::Info,

@@ -1,5 +1,6 @@
 //! The table of settings: one row each, from which flags, variables, file keys, CONFIG and the help text follow.
 
+use gyre_cluster::gossip::{INTERVAL_MS_MAX, INTERVAL_MS_MIN};
 use gyre_cluster::level::{Consistency, Quorums};
 use gyre_storage::FsyncPolicy;
 
@@ -169,6 +170,12 @@ pub static SETTINGS: &[Setting] = &[
     plain!("hint-replay-rate" "N" "a number of keys a second from 1 to 1000000" runtime,
         "Keys a second that a node hands over, and that a node which missed them is handed by all", hint_replay_rate, show,
         |text| whole(text, 1, 1_000_000)),
+    plain!("phi-threshold" "PHI" "a number from 1 to 64" runtime,
+        "Silence at which a peer counts as dead: 2.3 mean gaps between heartbeats for each unit", phi_threshold, show,
+        |text: &str| text.parse().ok().filter(|phi| (1.0..=64.0).contains(phi))),
+    plain!("gossip-interval" "MS" "a number of milliseconds from 10 to 60000" runtime,
+        "Time between two rounds of gossip; the same on all nodes", gossip_interval_ms, show,
+        |text| whole(text, INTERVAL_MS_MIN, INTERVAL_MS_MAX)),
     plain!("client-mode" "MODE" "standalone or cluster" runtime,
         "Mode that HELLO and INFO tell; CLUSTER is answered in both", client_mode,
         |mode: &ClientMode| mode.name().to_string(), ClientMode::parse),
@@ -342,6 +349,8 @@ mod tests {
         ("hint-window", "60", ["-1", "x"]),
         ("max-hint-bytes", "1048576", ["-1", "x"]),
         ("hint-replay-rate", "10", ["0", "1000001"]),
+        ("phi-threshold", "12.5", ["0.5", "NaN"]),
+        ("gossip-interval", "500", ["9", "60001"]),
         ("client-mode", "cluster", ["sentinel", ""]),
         ("http-port", "9121", ["65536", "x"]),
         ("log-level", "debug", ["loud", ""]),

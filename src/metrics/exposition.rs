@@ -62,6 +62,10 @@ pub struct PeerGauges {
     pub sent_bytes: u64,
     /// Messages to it that were dropped because its queue was full.
     pub dropped: u64,
+    /// How often gossip took it for dead.
+    pub suspicions: u64,
+    /// Its phi at the last round of gossip.
+    pub phi: Option<f64>,
 }
 
 /// The exposition text of a node.
@@ -240,6 +244,10 @@ fn peers(out: &mut Families, peers: &[PeerGauges]) {
     let labels: Vec<_> = peers.iter().map(|peer| ([("peer", peer.node.as_str())], peer)).collect();
     let each = |value: fn(&PeerGauges) -> u64| labels.iter().map(move |(labels, p)| (&labels[..], value(p)));
     out.gauges("gyre_peer_up", "1 when the peer is connected.", each(|peer| u64::from(peer.up)));
+    let phi = labels.iter().filter_map(|(labels, peer)| Some((&labels[..], peer.phi?)));
+    out.real_gauges("gyre_peer_phi", "How suspicious the silence of the peer is; 8 is dead by default.", phi);
+    let suspicions = each(|peer| peer.suspicions);
+    out.counters("gyre_peer_suspicions_total", "How often gossip took the peer for dead.", suspicions);
     let queued = each(|peer| peer.queued_bytes);
     out.gauges("gyre_peer_queued_bytes", "Bytes waiting to be sent to the peer.", queued);
     out.counters("gyre_peer_sent_bytes_total", "Bytes sent to the peer.", each(|peer| peer.sent_bytes));
@@ -313,9 +321,18 @@ impl Families {
     }
 
     fn gauges<'a>(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels<'a>, u64)>) {
+        self.real_gauges(name, help, series.into_iter().map(|(labels, value)| (labels, float(value))));
+    }
+
+    fn real_gauges<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels<'a>, f64)>,
+    ) {
         let metrics = series.into_iter().map(|(labels, value)| {
             let mut gauge = Gauge::default();
-            gauge.set_value(float(value));
+            gauge.set_value(value);
             let mut metric = labelled(labels);
             metric.set_gauge(gauge);
             metric

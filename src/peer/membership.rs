@@ -17,6 +17,7 @@ use tokio::task::spawn_local;
 
 use crate::node::Node;
 use crate::peer::dial::{Target, keep};
+use crate::peer::gossip;
 use crate::peer::receive::Direction;
 use crate::worker::mailbox::Letter;
 use crate::worker::{Turn, Worker};
@@ -154,7 +155,11 @@ fn give_up(reason: &str) {
 pub fn is_for(message: &Message<'_>) -> bool {
     matches!(
         message,
-        Message::Topology { .. } | Message::Forming { .. } | Message::Ping { .. } | Message::Pong { .. }
+        Message::Topology { .. }
+            | Message::Forming { .. }
+            | Message::Gossip { .. }
+            | Message::Ping { .. }
+            | Message::Pong { .. }
     )
 }
 
@@ -170,6 +175,7 @@ pub fn receive(turn: &mut Turn<'_>, from: NodeId, direction: Direction, message:
             Ok(message) => hand_over(turn.node, Event::Message { from, message }),
             Err(error) => tracing::warn!(peer = %from, %error, "a message of cluster formation is refused"),
         },
+        Message::Gossip { bytes } => gossip::hand_over(turn.node, from, bytes),
         Message::Ping { nonce } => {
             if let Direction::Theirs(link) = direction {
                 let clock = turn.node.clock.now();

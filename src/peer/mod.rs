@@ -4,6 +4,7 @@
 //! have four links between them, and no worker ever hands a request to another.
 
 pub mod dial;
+pub mod gossip;
 mod greet;
 pub mod link;
 pub mod membership;

@@ -77,6 +77,13 @@ impl Outboxes {
         is_in_use
     }
 
+    /// Closes our link to `node`: its read task ends, takes it out of use, and dials anew.
+    pub fn close(&self, node: NodeId) {
+        if let Some(link) = self.by_node.get(node) {
+            link.close();
+        }
+    }
+
     /// Whether there is a link of ours to `node`.
     pub fn is_connected(&self, node: NodeId) -> bool {
         self.by_node.get(node).is_some()

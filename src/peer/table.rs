@@ -54,7 +54,17 @@ struct Peer {
     links: usize,
     /// How often it has greeted us.
     greetings: u64,
+    /// Gossip takes it for dead.
+    is_suspected: bool,
+    /// How often gossip has come to that.
+    suspicions: u64,
     statistics: Arc<LinkStatistics>,
+}
+
+impl Peer {
+    fn is_up(&self, workers: usize) -> bool {
+        self.links >= workers && !self.is_suspected
+    }
 }
 
 /// All peers this node has ever been connected to.
@@ -70,9 +80,25 @@ impl PeerTable {
         PeerTable { own, workers, peers: RwLock::default() }
     }
 
-    /// Whether every worker has a link to `node`, so that all clients are served by it. This node itself is always up.
+    /// Whether every worker has a link to `node`, so that all clients are served by it, and gossip does not suspect it.
+    /// This node itself is always up.
     pub fn is_up(&self, node: NodeId) -> bool {
-        node == self.own || self.peers.read().get(&node).is_some_and(|peer| peer.links >= self.workers)
+        node == self.own || self.peers.read().get(&node).is_some_and(|peer| peer.is_up(self.workers))
+    }
+
+    /// Gossip takes `node` for dead, or no longer. Answers whether that is a change.
+    pub fn set_suspected(&self, node: NodeId, is_suspected: bool) -> bool {
+        let mut peers = self.peers.write();
+        let peer = peers.entry(node).or_default();
+        let changes = peer.is_suspected != is_suspected;
+        peer.suspicions += u64::from(changes && is_suspected);
+        peer.is_suspected = is_suspected;
+        changes
+    }
+
+    /// How often gossip has taken `node` for dead since we started.
+    pub fn suspicions(&self, node: NodeId) -> u64 {
+        self.peers.read().get(&node).map_or(0, |peer| peer.suspicions)
     }
 
     /// `node` has greeted us: it lives.
@@ -109,10 +135,7 @@ impl PeerTable {
     /// Every peer with whether it is up and the statistics of the traffic to it.
     pub fn all(&self) -> Vec<(NodeId, bool, Arc<LinkStatistics>)> {
         let peers = self.peers.read();
-        peers
-            .iter()
-            .map(|(&id, peer)| (id, peer.links >= self.workers, Arc::clone(&peer.statistics)))
-            .collect()
+        peers.iter().map(|(&id, peer)| (id, peer.is_up(self.workers), Arc::clone(&peer.statistics))).collect()
     }
 }
 
@@ -132,6 +155,17 @@ mod tests {
         assert!(!table.disconnected(peer));
         assert!(!table.is_up(peer));
         assert!(table.disconnected(peer), "the last link");
+    }
+
+    #[test]
+    fn a_suspected_peer_is_not_up_whatever_its_links() {
+        let table = PeerTable::new(NodeId(1), 1);
+        table.connected(NodeId(2));
+        assert!(table.set_suspected(NodeId(2), true) && !table.set_suspected(NodeId(2), true));
+        assert!(!table.is_up(NodeId(2)) && !table.all()[0].1);
+        assert!(table.set_suspected(NodeId(2), false));
+        assert!(table.is_up(NodeId(2)));
+        assert_eq!(table.suspicions(NodeId(2)), 1);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::net::TcpStream;
 
 use gyre_cluster::coordinator::OpId;
 use gyre_cluster::forming::Event;
+use gyre_cluster::gossip::GossipMessage;
+use gyre_cluster::node::NodeId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What another thread tells a worker.
@@ -23,6 +25,20 @@ pub enum Letter {
     },
     /// Something happened that concerns cluster formation: to worker 0.
     Forming(Box<Event>),
+    /// A message of gossip: to worker 0.
+    Gossip {
+        /// Who sent it.
+        from: NodeId,
+        /// What it says.
+        message: Box<GossipMessage>,
+    },
+    /// Gossip has judged whether a peer lives.
+    Liveness {
+        /// The peer.
+        peer: NodeId,
+        /// The verdict.
+        is_alive: bool,
+    },
     /// The topology has changed: take the new ring over and dial new members.
     TopologyChanged,
     /// Close everything and end.

@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::execute::Arguments;
 use crate::metrics::{CommandIndex, WorkerMetrics};
 use crate::node::Node;
+use crate::peer::gossip::GossipState;
 use crate::peer::membership::Membership;
 use crate::session::connection::Connection;
 use crate::session::registry::ClientEntry;
@@ -59,6 +60,8 @@ pub struct Worker {
     ticker: Notify,
     /// Cluster formation, on worker 0.
     pub membership: Membership,
+    /// Gossip, on worker 0.
+    pub gossip: GossipState,
 }
 
 /// The outcome of an operation, once it has ended.
@@ -141,6 +144,7 @@ impl Worker {
             turn_is_due: Cell::new(false),
             ticker: Notify::new(),
             membership: Membership::default(),
+            gossip: GossipState::default(),
             node,
         })
     }

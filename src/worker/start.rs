@@ -55,6 +55,7 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
     spawn_local(close_idle(Rc::clone(&worker)));
     if index == 0 {
         spawn_local(handoff::run(Rc::clone(&worker)));
+        spawn_local(peer::gossip::run(Rc::clone(&worker)));
     }
     let peers = peer::Dialer::start(&worker);
     while let Some(letter) = letters.recv().await {
@@ -72,8 +73,11 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
             Letter::TopologyChanged => {
                 worker.step(|turn| turn.core.set_ring(turn.node.ring.load_full()));
                 peers.dial_members();
+                peer::gossip::topology_changed(&worker);
                 peer::membership::broadcast(&worker);
             }
+            Letter::Gossip { from, message } => peer::gossip::receive(&worker, from, &message),
+            Letter::Liveness { peer, is_alive } => peer::gossip::apply(&worker, peer, is_alive),
             Letter::Forming(event) => peer::membership::take(&worker, *event),
             Letter::Stop => break,
         }
@@ -155,8 +159,11 @@ async fn close_idle(worker: Rc<Worker>) {
 async fn stop(worker: &Rc<Worker>) {
     let connections = worker.connections();
     connections.iter().for_each(|connection| connection.session.borrow_mut().end());
+    // Those of clients, and those that peers have forwarded here, which their clients wait for.
+    let is_waiting =
+        || connections.iter().any(|c| !c.is_closed() && c.session.borrow().pipeline.waiting() > 0);
     let ended = async {
-        while connections.iter().any(|c| !c.is_closed() && c.session.borrow().pipeline.waiting() > 0) {
+        while is_waiting() || worker.operations() > 0 {
             tokio::time::sleep(TICK).await;
         }
     };
