@@ -28,10 +28,14 @@ struct Plan {
     worlds: u64,
     /// For how long each runs before anything is measured, in seconds.
     warm_s: u64,
-    /// For how long false suspicions are counted, at each loss, in seconds.
+    /// The losses at which false suspicions are counted, in percent.
+    losses: &'static [u64],
+    /// For how long, at each loss, in seconds.
     loss_s: u64,
     /// How many changes are followed in each world.
     changes: usize,
+    /// For how long each has time to reach everyone, in seconds.
+    change_s: u64,
     /// How many nodes crash in each world, at once.
     crashes: usize,
     /// For how long the others are watched then, in seconds.
@@ -40,17 +44,24 @@ struct Plan {
 
 impl Plan {
     fn of(nodes: usize) -> Plan {
-        match nodes {
-            0..=20 => {
-                Plan { nodes, worlds: 50, warm_s: 150, loss_s: 3_600, changes: 10, crashes: 1, crash_s: 60 }
-            }
-            21..=200 => {
-                Plan { nodes, worlds: 20, warm_s: 150, loss_s: 3_600, changes: 10, crashes: 1, crash_s: 60 }
-            }
-            201..=2_000 => {
-                Plan { nodes, worlds: 1, warm_s: 150, loss_s: 600, changes: 10, crashes: 10, crash_s: 60 }
-            }
-            _ => Plan { nodes, worlds: 1, warm_s: 45, loss_s: 15, changes: 2, crashes: 10, crash_s: 60 },
+        let every = &[1, 5, 20];
+        let (worlds, losses, loss_s): (u64, &[u64], u64) = match nodes {
+            0..=20 => (50, every, 3_600),
+            21..=200 => (20, every, 3_600),
+            201..=2_000 => (1, every, 600),
+            _ => (1, &[20], 30),
+        };
+        let is_large = nodes > 2_000;
+        Plan {
+            nodes,
+            worlds,
+            warm_s: if is_large { 30 } else { 150 },
+            losses,
+            loss_s,
+            changes: if is_large { 2 } else { 10 },
+            change_s: if is_large { 10 } else { 20 },
+            crashes: if nodes > 200 { 10 } else { 1 },
+            crash_s: if is_large { 40 } else { 60 },
         }
     }
 
@@ -58,6 +69,12 @@ impl Plan {
         let mut world = World::new(self.nodes, seed, settings);
         world.run_for(self.warm_s * 1_000);
         world
+    }
+
+    /// Measures in the world given and in those of the other seeds.
+    fn each(&self, first: &mut World, mut measure: impl FnMut(&mut World)) {
+        measure(first);
+        (2..=self.worlds).for_each(|seed| measure(&mut self.warm(seed, GossipSettings::default())));
     }
 }
 
@@ -74,11 +91,14 @@ fn main() {
     println!("{nodes} nodes, seeds 1..={}", plan.worlds);
     let mut world = plan.warm(1, GossipSettings::default());
     println!("({:.0} s of real time to warm up)", started.elapsed().as_secs_f64());
+    if has("spread") {
+        spread(&plan, &mut world);
+    }
     if has("loss") {
         loss(&plan, &mut world);
     }
-    if has("spread") || has("crash") {
-        spread_and_crash(&plan, world, has("spread"), has("crash"));
+    if has("crash") {
+        crashes(&plan, &mut world);
     }
     if has("threshold") {
         thresholds(&plan);
@@ -88,7 +108,7 @@ fn main() {
 
 /// False suspicions and traffic at several rates of loss, nobody being down.
 fn loss(plan: &Plan, world: &mut World) {
-    for percent in [1, 5, 20] {
+    for percent in plan.losses {
         world.loss_per_mille = percent * 10;
         world.verdicts.clear();
         world.take_sent_bytes();
@@ -111,7 +131,6 @@ fn loss(plan: &Plan, world: &mut World) {
         println!("  phi now, of all pairs: {}", quantiles(phis(world)));
     }
     world.loss_per_mille = 0;
-    world.run_for(20_000);
 }
 
 /// What phi is at this moment, for a sample of observers.
@@ -123,36 +142,33 @@ fn phis(world: &World) -> Vec<f64> {
         .collect()
 }
 
-/// Rounds until everyone has a change, and seconds until everyone has noticed a crash; no loss.
-///
-/// The first world is given, the others have other seeds.
-fn spread_and_crash(plan: &Plan, first: World, with_spread: bool, with_crash: bool) {
-    let (mut halves, mut lasts, mut noticed) = (Vec::new(), Vec::new(), Vec::new());
-    let mut missed = 0;
-    let others = (2..=plan.worlds).map(|seed| plan.warm(seed, GossipSettings::default()));
-    for mut world in std::iter::once(first).chain(others) {
-        for _ in 0..if with_spread { plan.changes } else { 0 } {
+/// Rounds until everyone has a change; no loss.
+fn spread(plan: &Plan, first: &mut World) {
+    let (mut halves, mut lasts) = (Vec::new(), Vec::new());
+    plan.each(first, |world| {
+        for _ in 0..plan.changes {
             world.run_off_beat();
             let node = world.any();
             let change = world.change(node);
-            world.run_for(20_000);
-            let spread = world.spread_us(change).expect("everyone has it after twenty rounds");
+            world.run_for(plan.change_s * 1_000);
+            let spread = world.spread_us(change).expect("everyone has it by now");
             halves.push(spread[spread.len() / 2] as f64 / 1e6);
             lasts.push(spread[spread.len() - 1] as f64 / 1e6);
         }
-        if with_crash {
-            let (times, unseen) = crash(plan, &mut world);
-            noticed.extend(times);
-            missed += unseen;
-        }
-    }
-    if with_spread {
-        println!("rounds until half have a change, of {} changes: {}", halves.len(), quantiles(halves));
-        println!("rounds until all have a change: {}", quantiles(lasts));
-    }
-    if with_crash {
-        println!("seconds until a crash is noticed, over observers: {}; {missed} never", quantiles(noticed));
-    }
+    });
+    println!("rounds until half have a change: {}", quantiles(halves));
+    println!("rounds until all have a change: {}", quantiles(lasts));
+}
+
+/// Seconds until everyone has noticed a crash; no loss.
+fn crashes(plan: &Plan, first: &mut World) {
+    let (mut noticed, mut missed) = (Vec::new(), 0);
+    plan.each(first, |world| {
+        let (times, unseen) = crash(plan, world);
+        noticed.extend(times);
+        missed += unseen;
+    });
+    println!("seconds until a crash is noticed, over observers: {}; {missed} never", quantiles(noticed));
 }
 
 /// Crashes some nodes. Answers after how many seconds each other node had noticed each, and how many have not.
@@ -183,7 +199,7 @@ fn thresholds(plan: &Plan) {
         let settings = GossipSettings { phi_threshold, ..GossipSettings::default() };
         let mut world = plan.warm(1, settings);
         let mut counts = Vec::new();
-        for percent in [1, 5, 20] {
+        for percent in plan.losses {
             world.loss_per_mille = percent * 10;
             world.verdicts.clear();
             world.run_for(plan.loss_s * 1_000);
@@ -201,8 +217,9 @@ fn thresholds(plan: &Plan) {
             times.extend(downs.map(|verdict| (verdict.at_us - crashed_us) as f64 / 1e6));
         }
         println!(
-            "threshold {phi_threshold}: false suspicions in {} s at 1, 5, 20 % loss {counts:?}; crash noticed {}",
+            "threshold {phi_threshold}: false suspicions in {} s at {:?} % loss {counts:?}; crash noticed {}",
             plan.loss_s,
+            plan.losses,
             quantiles(times)
         );
     }
