@@ -32,6 +32,8 @@ struct Plan {
     losses: &'static [u64],
     /// For how long, at each loss, in seconds.
     loss_s: u64,
+    /// How long without loss then, so that the mean gaps are those of a good network again, in seconds.
+    settle_s: u64,
     /// How many changes are followed in each world.
     changes: usize,
     /// For how long each has time to reach everyone, in seconds.
@@ -58,6 +60,7 @@ impl Plan {
             warm_s: if is_large { 30 } else { 150 },
             losses,
             loss_s,
+            settle_s: if is_large { 0 } else { 150 },
             changes: if is_large { 2 } else { 10 },
             change_s: if is_large { 10 } else { 20 },
             crashes: if nodes > 200 { 10 } else { 1 },
@@ -131,6 +134,7 @@ fn loss(plan: &Plan, world: &mut World) {
         println!("  phi now, of all pairs: {}", quantiles(phis(world)));
     }
     world.loss_per_mille = 0;
+    world.run_for(plan.settle_s * 1_000);
 }
 
 /// What phi is at this moment, for a sample of observers.
