@@ -15,18 +15,19 @@ use rocksdb::{DB, MemtableFactory, Options, SliceTransform, WriteBatch, WriteOpt
 const KEYS: u64 = 1_000_000;
 const BATCH: u64 = 16;
 
+type Tune = dyn Fn(&mut Options, &mut WriteOptions) + Sync;
+
 /// One way of setting RocksDB up.
 struct Variant {
-    name: &'static str,
-    tune: fn(&mut Options, &mut WriteOptions),
+    name: String,
+    tune: Box<Tune>,
     flush_wal: bool,
     wal: bool,
 }
 
 fn variants() -> Vec<Variant> {
-    let variant = |name, tune| Variant { name, tune, flush_wal: true, wal: true };
-    vec![
-        Variant { name: "automatic WAL flush", tune: |_, _| {}, flush_wal: false, wal: true },
+    let mut variants = vec![
+        Variant { flush_wal: false, ..variant("automatic WAL flush", |_, _| {}) },
         variant("manual WAL flush", |_, _| {}),
         variant("insert hint per batch", |_, w| w.set_memtable_insert_hint_per_batch(true)),
         variant("no concurrent memtable writes", |o, _| o.set_allow_concurrent_memtable_write(false)),
@@ -93,110 +94,35 @@ fn variants() -> Vec<Variant> {
             o.set_allow_concurrent_memtable_write(false);
             o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 14 });
         }),
-        variant("hash linked list, 16 MiB, 4 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 15 });
-            o.set_write_buffer_size(16 << 20);
-            o.set_max_write_buffer_number(4 * 3);
-            o.set_min_write_buffer_number_to_merge(4);
-        }),
-        variant("hash linked list, 8 MiB, 8 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 14 });
-            o.set_write_buffer_size(8 << 20);
-            o.set_max_write_buffer_number(8 * 3);
-            o.set_min_write_buffer_number_to_merge(8);
-        }),
-        variant("hash linked list, 4 MiB, 8 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 13 });
-            o.set_write_buffer_size(4 << 20);
-            o.set_max_write_buffer_number(8 * 3);
-            o.set_min_write_buffer_number_to_merge(8);
-        }),
-        variant("hash linked list, 4 MiB, 16 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 4 << 11 });
-            o.set_write_buffer_size(4 << 20);
-            o.set_max_write_buffer_number(16 * 3);
-            o.set_min_write_buffer_number_to_merge(16);
-        }),
-        variant("hash linked list, 2 MiB, 32 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 2 << 11 });
-            o.set_write_buffer_size(2 << 20);
-            o.set_max_write_buffer_number(32 * 3);
-            o.set_min_write_buffer_number_to_merge(32);
-        }),
-        variant("hash linked list, 4 MiB, 4 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 4 << 11 });
-            o.set_write_buffer_size(4 << 20);
-            o.set_max_write_buffer_number(4 * 3);
-            o.set_min_write_buffer_number_to_merge(4);
-        }),
-        variant("hash linked list, 2 MiB, 8 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 2 << 11 });
-            o.set_write_buffer_size(2 << 20);
-            o.set_max_write_buffer_number(8 * 3);
-            o.set_min_write_buffer_number_to_merge(8);
-        }),
-        variant("hash linked list, 1 MiB, 16 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: 1 << 11 });
-            o.set_write_buffer_size(1 << 20);
-            o.set_max_write_buffer_number(16 * 3);
-            o.set_min_write_buffer_number_to_merge(16);
-        }),
-        variant("skip list, 16 MiB, 4 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_write_buffer_size(16 << 20);
-            o.set_max_write_buffer_number(4 * 3);
-            o.set_min_write_buffer_number_to_merge(4);
-        }),
-        variant("skip list, 8 MiB, 8 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_write_buffer_size(8 << 20);
-            o.set_max_write_buffer_number(8 * 3);
-            o.set_min_write_buffer_number_to_merge(8);
-        }),
-        variant("skip list, 4 MiB, 16 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_write_buffer_size(4 << 20);
-            o.set_max_write_buffer_number(16 * 3);
-            o.set_min_write_buffer_number_to_merge(16);
-        }),
-        variant("skip list, 2 MiB, 32 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_write_buffer_size(2 << 20);
-            o.set_max_write_buffer_number(32 * 3);
-            o.set_min_write_buffer_number_to_merge(32);
-        }),
-        variant("skip list, 4 MiB, 4 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_write_buffer_size(4 << 20);
-            o.set_max_write_buffer_number(4 * 3);
-            o.set_min_write_buffer_number_to_merge(4);
-        }),
-        variant("skip list, 2 MiB, 8 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_write_buffer_size(2 << 20);
-            o.set_max_write_buffer_number(8 * 3);
-            o.set_min_write_buffer_number_to_merge(8);
-        }),
-        variant("skip list, 1 MiB, 16 merged", |o, _| {
-            o.set_allow_concurrent_memtable_write(false);
-            o.set_write_buffer_size(1 << 20);
-            o.set_max_write_buffer_number(16 * 3);
-            o.set_min_write_buffer_number_to_merge(16);
-        }),
         variant("vector", |o, _| {
             o.set_allow_concurrent_memtable_write(false);
             o.set_memtable_factory(MemtableFactory::Vector);
         }),
-        Variant { name: "no WAL", tune: |_, _| {}, flush_wal: false, wal: false },
-    ]
+        Variant { flush_wal: false, wal: false, ..variant("no WAL", |_, _| {}) },
+    ];
+    for (mib, parts) in [(16, 4), (8, 8), (4, 16), (2, 32)] {
+        variants.push(in_parts(mib, parts, false));
+        variants.push(in_parts(mib, parts, true));
+    }
+    variants
+}
+
+fn variant(name: &str, tune: impl Fn(&mut Options, &mut WriteOptions) + Sync + 'static) -> Variant {
+    Variant { name: name.into(), tune: Box::new(tune), flush_wal: true, wal: true }
+}
+
+/// A memtable of so many small ones, of `mib` MiB each, that are merged when they are flushed.
+fn in_parts(mib: usize, parts: i32, is_hashed: bool) -> Variant {
+    let kind = if is_hashed { "hash linked list" } else { "skip list" };
+    variant(&format!("{kind}, {mib} MiB, {parts} merged"), move |options, _| {
+        options.set_allow_concurrent_memtable_write(false);
+        if is_hashed {
+            options.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: mib << 11 });
+        }
+        options.set_write_buffer_size(mib << 20);
+        options.set_max_write_buffer_number(parts * 3);
+        options.set_min_write_buffer_number_to_merge(parts);
+    })
 }
 
 fn main() {
