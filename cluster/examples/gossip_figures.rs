@@ -64,7 +64,7 @@ impl Plan {
             changes: if is_large { 2 } else { 10 },
             change_s: if is_large { 10 } else { 20 },
             crashes: if nodes > 200 { 10 } else { 1 },
-            crash_s: if is_large { 40 } else { 60 },
+            crash_s: if is_large { 80 } else { 60 },
         }
     }
 
