@@ -223,7 +223,8 @@ impl Quorum {
     }
 }
 
-fn bit(index: usize) -> u8 {
+/// The bit of place `index` in a mask of up to eight places; 0 beyond.
+pub(crate) fn bit(index: usize) -> u8 {
     u32::try_from(index).ok().and_then(|shift| 1u8.checked_shl(shift)).unwrap_or(0)
 }
 

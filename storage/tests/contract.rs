@@ -9,22 +9,10 @@
 
 mod common;
 
-use common::{Disk, commit, count, delete, expiring, in_db, set, version};
+use common::{Disk, commit, contract, count, delete, expiring, in_db, set, version};
 use gyre_storage::{KeyRef, PREFIX_END, Record, Store, UnixMillis, Version, View};
 
 const NOW: UnixMillis = UnixMillis(1_000);
-
-macro_rules! contract {
-    ($($claim:ident),* $(,)?) => {
-        mod memory {
-            $(#[test] fn $claim() { super::$claim(&super::Disk::memory()); })*
-        }
-        #[cfg(feature = "rocksdb")]
-        mod rocks {
-            $(#[test] fn $claim() { super::$claim(&super::Disk::rocks()); })*
-        }
-    };
-}
 
 contract!(
     newest_row_wins_in_whatever_order_rows_arrive,

@@ -11,24 +11,12 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{Disk, commit, count, delete, expiring, set, version};
+use common::{Disk, commit, contract, count, delete, expiring, set, version};
 use gyre_storage::{
     ExpiryPass, Hint, HintStats, Hlc, KeyRef, MemoryDisk, Record, Row, Store, StoreOptions, UnixMillis,
     Version,
 };
 use proptest::prelude::*;
-
-macro_rules! contract {
-    ($($claim:ident),* $(,)?) => {
-        mod memory {
-            $(#[test] fn $claim() { super::$claim(&super::Disk::memory()); })*
-        }
-        #[cfg(feature = "rocksdb")]
-        mod rocks {
-            $(#[test] fn $claim() { super::$claim(&super::Disk::rocks()); })*
-        }
-    };
-}
 
 contract!(
     hints_are_a_set_of_keys_with_the_last_row_missed,

@@ -1,5 +1,6 @@
 //! The nodes an operation works with: whose place each is, and who is contacted there.
 
+use crate::level::bit;
 use crate::message::HintTargets;
 use crate::node::NodeId;
 
@@ -142,10 +143,6 @@ impl Replicas {
         }
         ids.get(..count).and_then(HintTargets::new).unwrap_or_default()
     }
-}
-
-fn bit(index: usize) -> u8 {
-    u32::try_from(index).ok().and_then(|shift| 1u8.checked_shl(shift)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -12,6 +12,22 @@ use gyre_storage::{
     Body, Cell, Hlc, KeyRef, MemoryDisk, Row, StorageError, Store, StoreOptions, UnixMillis, Version,
 };
 
+/// Makes each claim, a function of a [`Disk`], one test for each engine.
+#[allow(unused_macros, reason = "each test binary uses its part")]
+macro_rules! contract {
+    ($($claim:ident),* $(,)?) => {
+        mod memory {
+            $(#[test] fn $claim() { super::$claim(&super::Disk::memory()); })*
+        }
+        #[cfg(feature = "rocksdb")]
+        mod rocks {
+            $(#[test] fn $claim() { super::$claim(&super::Disk::rocks()); })*
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test binary uses its part")]
+pub(crate) use contract;
+
 /// Somewhere a store can be opened, closed and opened again.
 pub(crate) enum Disk {
     Memory(MemoryDisk),
