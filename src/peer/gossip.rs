@@ -14,7 +14,7 @@ use gyre_cluster::gossip::{
 };
 use gyre_cluster::message::Message;
 use gyre_cluster::node::NodeId;
-use gyre_cluster::topology::{MemberState, Topology};
+use gyre_cluster::topology::{Endpoint, MemberState, Topology};
 use gyre_storage::UnixMillis;
 
 use crate::config::Config;
@@ -83,14 +83,10 @@ fn settings(config: &Config) -> GossipSettings {
 /// The members at the addresses of the configured seeds.
 fn seeds(node: &Node, topology: &Topology) -> Vec<NodeId> {
     let config = node.config.load();
-    let is_seed =
-        |address: &str| config.seeds.iter().any(|seed| format!("{}:{}", seed.host, seed.port) == address);
-    topology
-        .members
-        .values()
-        .filter(|member| is_seed(&member.peer_addr.to_string()))
-        .map(|member| member.id)
-        .collect()
+    let is_seed = |address: &Endpoint| {
+        config.seeds.iter().any(|seed| seed.host == address.host && seed.port == address.port)
+    };
+    topology.members.values().filter(|member| is_seed(&member.peer_addr)).map(|member| member.id).collect()
 }
 
 /// What this node says of itself. Its load is the number of its clients.
