@@ -170,7 +170,8 @@ impl Coordinator {
         Some(op)
     }
 
-    /// Does a read-modify-write on `key`'s first live replica, or with sloppy quorums on a stand-in when none is alive. Ends in [`Outcome::Modified`] or [`Outcome::Refused`].
+    /// Does a read-modify-write on `key`'s first live replica, or with sloppy quorums on a stand-in when none is alive.
+    /// Ends in [`Outcome::Modified`] or [`Outcome::Refused`].
     pub fn modify<S: Shell>(
         &mut self,
         shell: &mut S,

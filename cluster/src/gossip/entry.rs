@@ -99,8 +99,8 @@ impl Entries {
         self.merge(&entries.collect());
     }
 
-    /// Takes over entries, ascending by kind, of a greater version. Answers whether any changed that is news. Nothing happens if there
-    /// would be too much of them.
+    /// Takes over entries, ascending by kind, of a greater version. Answers whether any changed that is news. Nothing
+    /// happens if there would be too much of them.
     pub(super) fn merge(&mut self, entries: &Arc<[Entry]>) -> bool {
         if self.list.is_empty() && is_bounded(entries) {
             self.replace(Arc::clone(entries));

@@ -12,8 +12,9 @@
 //! Targets are replayed side by side, each with a bounded number of records in flight, and all of them together no
 //! faster than the node's rate: a token bucket, so that replay takes a known share of both ends and of the network
 //! whatever the backlog. All members may have hints for one target, so to each target goes only the node's share of the
-//! rate, one part in so many as there are other members (Cassandra divides its throttle likewise). A target that fails is left alone for a while, longer each time. Nothing here is durable and
-//! nothing needs to be: a restarted node pages through what hints are left.
+//! rate, one part in so many as there are other members (Cassandra divides its throttle likewise). A target that fails
+//! is left alone for a while, longer each time. Nothing here is durable and nothing needs to be: a restarted node pages
+//! through what hints are left.
 //!
 //! It is a state machine: the shell calls [`step`](Handoff::step) now and then (see [`wait`](Handoff::wait)) and whenever
 //! it brings a result, and carries the effects out. Each effect but Close and Open is answered by the input it names.

@@ -36,7 +36,8 @@ impl Store {
         hints::page(self.engine.as_ref(), target, after, limit)
     }
 
-    /// Removes those of `replayed` that are still what they were: one that was kept anew meanwhile stays. Answers how many went. May touch the disk.
+    /// Removes those of `replayed` that are still what they were: one that was kept anew meanwhile stays. Answers how
+    /// many went. May touch the disk.
     pub fn drop_hints(&self, target: u64, replayed: &[Hint]) -> Result<usize, StorageError> {
         self.check_poison()?;
         let _order = self.hints.order.write();
