@@ -73,6 +73,7 @@ impl Message<'_> {
             Message::Topology { .. } => out.push(kind::TOPOLOGY),
             Message::Forming { .. } => out.push(kind::FORMING),
             Message::Gossip { .. } => out.push(kind::GOSSIP),
+            Message::Exchange { .. } => out.push(kind::EXCHANGE),
             Message::Ping { nonce } => put_kind(out, kind::PING, RequestId(*nonce)),
             Message::Pong { nonce } => put_kind(out, kind::PONG, RequestId(*nonce)),
             Message::KeepHint { target, key, missed } => {
@@ -90,7 +91,10 @@ impl Message<'_> {
         match self {
             Message::Apply { row: Row { body: Body::Value(value), .. }, .. } => value,
             Message::Found { record, .. } | Message::Repair { record, .. } => record.encoded(),
-            Message::Topology { bytes } | Message::Forming { bytes } | Message::Gossip { bytes } => bytes,
+            Message::Topology { bytes }
+            | Message::Forming { bytes }
+            | Message::Gossip { bytes }
+            | Message::Exchange { bytes } => bytes,
             _ => &[],
         }
     }

@@ -25,6 +25,7 @@
 //! | 21, 22 | Ping, Pong | nonce |
 //! | 23 | Gossip | the step |
 //! | 24 | KeepHint | target, version missed, key |
+//! | 25 | Exchange | the step |
 //!
 //! A key is its database (1 byte), its length (4 bytes) and its bytes. Kinds are never reused. A node meets kinds
 //! it does not know while a cluster is upgraded node by node: [`DecodeError::UnknownKind`] tells them from damage.
@@ -309,6 +310,11 @@ pub enum Message<'a> {
         /// The encoded step.
         bytes: &'a [u8],
     },
+    /// A step of anti-entropy ([`crate::repair`]). For the shell, not for the coordinator.
+    Exchange {
+        /// The encoded step.
+        bytes: &'a [u8],
+    },
     /// Are you there? For the shell, not for the coordinator.
     Ping {
         /// Comes back in the answer.
@@ -366,6 +372,7 @@ pub(crate) mod kind {
     pub(crate) const PONG: u8 = 22;
     pub(crate) const GOSSIP: u8 = 23;
     pub(crate) const KEEP_HINT: u8 = 24;
+    pub(crate) const EXCHANGE: u8 = 25;
 }
 
 /// Flags of an Apply.

@@ -47,7 +47,7 @@ type Parts = (u8, u64, (u8, Vec<u8>), Record, Version, (Vec<u8>, Option<u64>, bo
 
 fn parts() -> impl Strategy<Value = Parts> {
     let rest = (bytes(), any::<Option<u64>>(), any::<bool>(), any::<u64>());
-    (0u8..32, any::<u64>(), (any::<u8>(), bytes()), record(), version(), rest)
+    (0u8..33, any::<u64>(), (any::<u8>(), bytes()), record(), version(), rest)
 }
 
 fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
@@ -106,6 +106,7 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
         27 => Message::Gossip { bytes: value },
         28 => Message::Ping { nonce: *number },
         29 => Message::KeepHint { target: NodeId(*number), key, missed: version },
+        30 => Message::Exchange { bytes: value },
         _ => Message::Pong { nonce: *number },
     });
 }

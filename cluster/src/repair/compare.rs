@@ -2,7 +2,8 @@
 
 use std::cmp::Ordering;
 
-use super::replica::{PrefixRange, RangeSum};
+use gyre_storage::tree::{PrefixRange, RangeSum};
+
 use super::work::{KeyEntry, PARTS_MAX, Place, Split, Want};
 
 /// Up to so many keys are listed rather than compared by further sums: a list entry costs as much as three sums.

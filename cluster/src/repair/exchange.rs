@@ -7,12 +7,12 @@
 //! there at its beginning is on both sides. Then the slots count as verified as of that time, whatever becomes of the
 //! next portion.
 
+use gyre_storage::tree::{PrefixRange, RangeSum};
 use gyre_storage::{Hlc, Slot};
 
 use super::compare::{Task, cut, difference, task};
 use super::message::Refusal;
 use super::pace::Pace;
-use super::replica::{PrefixRange, RangeSum};
 use super::slots::{SlotRun, SlotSet};
 use super::transfer::{Transfers, rest_of};
 use super::work::{Answer, Entry, KEYS_MAX, KeyEntry, LISTS_MAX, SPLITS_MAX, Split, Want, Work};
@@ -21,9 +21,9 @@ use crate::time::MonoMicros;
 /// Slots of the first portion, and of any.
 const PORTION_SLOTS_FIRST: usize = 256;
 const PORTION_SLOTS_MAX: usize = 4_096;
-/// Keys of a portion, about, unless it takes too long.
-pub(super) const PORTION_KEYS_MAX: u64 = 1 << 20;
-pub(super) const PORTION_KEYS_MIN: u64 = 1 << 12;
+/// Keys of a portion, about: what both sides may have to hash anew in one step. Fewer when that takes too long.
+pub(super) const PORTION_KEYS_MAX: u64 = 1 << 16;
+pub(super) const PORTION_KEYS_MIN: u64 = 1 << 10;
 
 /// Why an exchange ends before all its slots are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,16 +86,40 @@ pub(super) enum Next {
 #[derive(Debug)]
 enum Step {
     Idle,
-    Sums { splits: Vec<Split>, mine: Option<Vec<RangeSum>>, theirs: Option<Vec<RangeSum>> },
+    Sums {
+        splits: Vec<Split>,
+        mine: Option<Vec<RangeSum>>,
+        theirs: Option<Vec<RangeSum>>,
+    },
     /// This side lists first, so that the peer is asked for no more than can be compared.
-    ListHere { ranges: Vec<PrefixRange> },
-    ListThere { ranges: Vec<PrefixRange>, mine: Vec<Vec<KeyEntry>> },
+    ListHere {
+        ranges: Vec<PrefixRange>,
+    },
+    ListThere {
+        ranges: Vec<PrefixRange>,
+        mine: Vec<Vec<KeyEntry>>,
+    },
     /// The peer listed less than this side.
-    ListAgain { ranges: Vec<PrefixRange>, theirs: Vec<Vec<KeyEntry>> },
-    Fetch { wants: Vec<Want>, is_last: bool },
-    Store { entries: Vec<Entry>, is_last: bool },
-    Load { wants: Vec<Want>, is_last: bool },
-    Send { wants: Vec<Want>, is_last: bool },
+    ListAgain {
+        ranges: Vec<PrefixRange>,
+        theirs: Vec<Vec<KeyEntry>>,
+    },
+    Fetch {
+        wants: Vec<Want>,
+        is_last: bool,
+    },
+    Store {
+        entries: Vec<Entry>,
+        is_last: bool,
+    },
+    Load {
+        wants: Vec<Want>,
+        is_last: bool,
+    },
+    Send {
+        wants: Vec<Want>,
+        is_last: bool,
+    },
 }
 
 /// Slots that are compared together.
@@ -152,6 +176,11 @@ impl Exchange {
     /// Whether `slot` is still to be compared.
     pub(super) fn covers(&self, slot: Slot) -> bool {
         self.left.contains(slot) || self.portion.as_ref().is_some_and(|portion| portion.slots.contains(slot))
+    }
+
+    /// The slots that are in no portion yet: what is there now is compared.
+    pub(super) fn left(&self) -> &SlotSet {
+        &self.left
     }
 
     /// The slots that are not compared to the end.
@@ -375,12 +404,7 @@ impl Exchange {
         Ok(None)
     }
 
-    fn take_difference(
-        &mut self,
-        ranges: &[PrefixRange],
-        mine: &[Vec<KeyEntry>],
-        theirs: &[Vec<KeyEntry>],
-    ) {
+    fn take_difference(&mut self, ranges: &[PrefixRange], mine: &[Vec<KeyEntry>], theirs: &[Vec<KeyEntry>]) {
         let difference = difference(ranges, mine, theirs);
         if let Some(portion) = &mut self.portion {
             portion.pulls.add(difference.pull);
@@ -401,5 +425,5 @@ fn count(wants: &[Want]) -> usize {
 }
 
 fn rows(entries: &[Entry]) -> u64 {
-    entries.iter().map(|entry| entry.record.rows(entry.key()).count() as u64).sum()
+    entries.iter().map(Entry::rows).sum()
 }

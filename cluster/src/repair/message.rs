@@ -16,18 +16,19 @@
 //! refused   3 | id varint | reason u8
 //! verified  4 | session u64 | clock u64 | count u16 × { first slot u16 | last slot u16 }
 //! wanted    5 | count u16 × { first slot u16 | last slot u16 }
+//! compare   6 | count u16 × { first slot u16 | last slot u16 }
 //! ```
 //! A range is the varint of the gap from the end of the range before it in the message (modulo 2^32, the first from 0)
 //! and the varint of its length; a place is 0, or 1 | index u16 | prefix varint; an entry is its database, and length
 //! varint and bytes of key and record. Varints are in LEB128, fixed integers little-endian.
 
+use gyre_storage::tree::{PrefixRange, RangeSum};
 use gyre_storage::{Hlc, PREFIX_END, Record, Slot, Version};
 
-use super::replica::{PrefixRange, RangeSum};
 use super::slots::SlotRun;
 use super::work::{
-    Answer, Entry, KEYS_BELIEVED_MAX, KeyEntry, LISTS_MAX, MARKS_MAX, PARTS_MAX, Place, RECORDS_MAX, SPLITS_MAX,
-    Split, Want, Work,
+    Answer, Entry, KEYS_BELIEVED_MAX, KeyEntry, LISTS_MAX, MARKS_MAX, PARTS_MAX, Place, RECORDS_MAX,
+    SPLITS_MAX, Split, Want, Work,
 };
 use crate::wire::{Malformed, Reader, put_count, put_varint};
 
@@ -87,6 +88,11 @@ pub enum RepairMessage {
         /// The slots, ascending.
         runs: Vec<SlotRun>,
     },
+    /// An operator wants these slots compared: do so soon, with everybody who shares some with you.
+    Compare {
+        /// The slots, ascending.
+        runs: Vec<SlotRun>,
+    },
 }
 
 impl RepairMessage {
@@ -122,6 +128,10 @@ impl RepairMessage {
             }
             RepairMessage::Wanted { runs } => {
                 out.push(5);
+                put_runs(out, runs);
+            }
+            RepairMessage::Compare { runs } => {
+                out.push(6);
                 put_runs(out, runs);
             }
         }
@@ -163,6 +173,7 @@ fn take_message(reader: &mut Reader<'_>) -> Result<RepairMessage, Malformed> {
             runs: take_runs(reader)?,
         },
         5 => RepairMessage::Wanted { runs: take_runs(reader)? },
+        6 => RepairMessage::Compare { runs: take_runs(reader)? },
         _ => return Err(Malformed),
     })
 }

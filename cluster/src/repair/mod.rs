@@ -37,7 +37,7 @@ mod transfer;
 mod verified;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ use gyre_storage::{Hlc, Slot};
 
 pub use exchange::{Moved, Trouble};
 pub use message::{Refusal, RepairMessage};
-pub use replica::{KeyState, KeyStates, PrefixRange, RangeSum, RecordPage, ReplicaStore};
+pub use replica::ReplicaStore;
 pub use slots::{SlotRun, SlotSet};
 pub use status::{PairState, PairStatus, RepairStatus, Totals};
 pub use verified::{Verified, VerifiedSlot};
@@ -164,6 +164,8 @@ pub struct Repair {
     /// The slots this node is a replica of.
     own: SlotSet,
     pairs: BTreeMap<NodeId, Pair>,
+    /// Who is alive, whether it shares slots with this node or not.
+    up: BTreeSet<NodeId>,
     verified: Verified,
     /// What was saved last, and what is being saved.
     durable: Arc<Verified>,
@@ -171,6 +173,8 @@ pub struct Repair {
     is_changed: bool,
     save_at: MonoMicros,
     pace: Pace,
+    /// Something waits for tokens.
+    is_slowed: bool,
     last_id: u64,
     served: Served,
     stray: Option<Stray>,
@@ -190,12 +194,14 @@ impl Repair {
             ring: Arc::new(Ring::empty()),
             own: SlotSet::default(),
             pairs: BTreeMap::new(),
+            up: BTreeSet::new(),
             durable: Arc::new(verified.clone()),
             verified,
             saving: None,
             is_changed: false,
             save_at: now,
             pace: Pace::new(config.rate, now),
+            is_slowed: false,
             last_id: 0,
             served: Served::default(),
             stray: None,
@@ -241,6 +247,7 @@ impl Repair {
         }
         for (peer, slots) in shared {
             let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(drives(node, peer), peer, now));
+            pair.is_up = self.up.contains(&peer);
             pair.wanted.keep(&slots);
             pair.shared = slots;
         }
@@ -262,6 +269,7 @@ impl Repair {
 
     /// `peer` counts as alive. May be told again and again.
     pub fn peer_up(&mut self, peer: NodeId) {
+        self.up.insert(peer);
         if let Some(pair) = self.pairs.get_mut(&peer) {
             pair.set_up();
         }
@@ -269,9 +277,16 @@ impl Repair {
 
     /// `peer` counts as down. May be told again and again.
     pub fn peer_down(&mut self, now: MonoMicros, peer: NodeId, effects: &mut Vec<Effect>) {
-        let Some(pair) = self.pairs.get_mut(&peer).filter(|pair| pair.is_up) else { return };
-        pair.is_up = false;
+        if !self.up.remove(&peer) {
+            return;
+        }
+        if let Some(pair) = self.pairs.get_mut(&peer) {
+            pair.is_up = false;
+        }
         self.served.forget(peer);
+        if self.stray.as_ref().is_some_and(|stray| stray.needs(peer)) {
+            self.end_stray(now);
+        }
         self.end(now, peer, Some(Trouble::PeerLost), effects);
     }
 
@@ -284,6 +299,20 @@ impl Repair {
             count += usize::from(!wanted.is_empty());
             pair.want(&wanted);
         }
+        count
+    }
+
+    /// As [`request`](Repair::request), of all replicas of `slots` among each other. Answers how many nodes, this one
+    /// included, are to do so.
+    pub fn request_everywhere(&mut self, slots: &SlotSet, effects: &mut Vec<Effect>) -> usize {
+        let mut replicas: BTreeSet<NodeId> = BTreeSet::new();
+        slots.iter().for_each(|slot| replicas.extend(self.ring.replicas(slot)));
+        replicas.retain(|&replica| self.is_up(replica));
+        self.request(slots);
+        let count = replicas.len();
+        replicas.remove(&self.config.node);
+        let message = RepairMessage::Compare { runs: slots.runs() };
+        replicas.into_iter().for_each(|replica| self.send(replica, &message, effects));
         count
     }
 
@@ -317,6 +346,11 @@ impl Repair {
                     pair.verified_at = Some(now);
                     self.verified.note(from, &runs, clock);
                     self.is_changed = true;
+                }
+            }
+            RepairMessage::Compare { runs } => {
+                if self.ring.contains(from) {
+                    self.request(&SlotSet::of(&runs));
                 }
             }
             RepairMessage::Wanted { runs } => {

@@ -82,7 +82,11 @@ impl Pair {
     /// Has `slots` compared soon.
     pub(super) fn want(&mut self, slots: &SlotSet) {
         let before = self.wanted.len();
-        self.wanted.add(slots);
+        let mut slots = slots.clone();
+        if let Some(exchange) = &self.exchange {
+            slots.subtract(exchange.left());
+        }
+        self.wanted.add(&slots);
         if self.wanted.len() > before {
             self.asked_at = None;
         }

@@ -1,57 +1,9 @@
 //! What anti-entropy needs of a replica's store.
 
-use gyre_storage::{Hlc, KeyRef, Record, Row, Slot, StorageError, Version};
+use gyre_storage::tree::{KeyStates, PrefixRange, RangeSum, RecordPage};
+use gyre_storage::{Hlc, KeyRef, Record, Row, Slot, StorageError, Store};
 
-/// A half-open range of position prefixes, 0 to 2^32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrefixRange {
-    /// The first prefix.
-    pub from: u64,
-    /// The first prefix past the range.
-    pub end: u64,
-}
-
-/// The sum over a range.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RangeSum {
-    /// The wrapping sum of the hashes of its keys' states.
-    pub sum: u64,
-    /// How many keys.
-    pub keys: u64,
-}
-
-/// The state of one key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyState {
-    /// The hash of database and key.
-    pub hash: u64,
-    /// What the sums add up.
-    pub digest: u64,
-    /// The newest version of any of its rows.
-    pub newest: Version,
-    /// Whether it has a value.
-    pub is_live: bool,
-}
-
-/// A page of keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyStates {
-    /// By prefix.
-    pub states: Vec<KeyState>,
-    /// Where the next page begins.
-    pub next: Option<u64>,
-}
-
-/// A page of records.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecordPage {
-    /// Database, key, record.
-    pub entries: Vec<(u8, Vec<u8>, Record)>,
-    /// Where the next page begins.
-    pub next: Option<u64>,
-}
-
-/// A store with its tree. The server's is [`gyre_storage::Store`]; the simulation distorts it.
+/// A store with its tree. The server's is [`Store`]; the simulation distorts it.
 pub trait ReplicaStore {
     /// The sums of `ranges`, of all rows stored when it is called.
     fn sums(&self, ranges: &[PrefixRange]) -> Result<Vec<RangeSum>, StorageError>;
@@ -70,4 +22,37 @@ pub trait ReplicaStore {
     fn store(&self, rows: &[Row<'_>]) -> Result<(), StorageError>;
     /// Marks slots: some node misses rows of them up to these clocks.
     fn mark(&self, marks: &[(Slot, Hlc)]) -> Result<(), StorageError>;
+}
+
+impl ReplicaStore for Store {
+    fn sums(&self, ranges: &[PrefixRange]) -> Result<Vec<RangeSum>, StorageError> {
+        self.tree_sums(ranges)
+    }
+
+    fn key_states(&self, range: PrefixRange, keys_max: usize) -> Result<KeyStates, StorageError> {
+        Store::key_states(self, range, keys_max)
+    }
+
+    fn records_of(
+        &self,
+        range: PrefixRange,
+        hashes: &[u64],
+        bytes_max: usize,
+    ) -> Result<RecordPage, StorageError> {
+        Store::records_of(self, range, hashes, bytes_max)
+    }
+
+    fn read(&self, key: KeyRef<'_>) -> Result<Record, StorageError> {
+        Store::read(self, key)
+    }
+
+    fn store(&self, rows: &[Row<'_>]) -> Result<(), StorageError> {
+        let mut batch = self.batch();
+        rows.iter().for_each(|row| batch.push(row));
+        self.commit(&mut batch)
+    }
+
+    fn mark(&self, marks: &[(Slot, Hlc)]) -> Result<(), StorageError> {
+        self.mark_slots(marks)
+    }
 }

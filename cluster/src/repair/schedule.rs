@@ -7,7 +7,7 @@ use gyre_storage::{Hlc, Slot};
 
 use super::exchange::{Exchange, Next, PORTION_KEYS_MAX, PORTION_KEYS_MIN, Trouble};
 use super::message::{Refusal, RepairMessage};
-use super::pair::Waiting;
+use super::pair::{Pair, Waiting};
 use super::slots::SlotSet;
 use super::work::{Answer, Work};
 use super::{Asker, Effect, MARKS_EVERY, Repair, SAVE_EVERY, Ticket};
@@ -20,7 +20,7 @@ const EXCHANGES_MAX: usize = 4;
 const STEP_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often a peer is told which slots are wanted of it.
 const ASK_EVERY: Duration = Duration::from_secs(20);
-/// How soon to step again while something goes on, and while nothing does.
+/// How soon to step again while something waits for tokens, and while nothing does.
 const WAIT_BUSY: Duration = Duration::from_millis(20);
 const WAIT_IDLE: Duration = Duration::from_millis(500);
 
@@ -43,15 +43,13 @@ impl Repair {
     /// How long to wait before the next [`step`](Repair::step), at most; sooner does no harm.
     #[must_use]
     pub fn wait(&self) -> Duration {
-        let is_busy = self.pairs.values().any(|pair| pair.exchange.is_some())
-            || self.stray.is_some()
-            || self.served.is_busy();
-        if is_busy { WAIT_BUSY } else { WAIT_IDLE }
+        if self.is_slowed { WAIT_BUSY } else { WAIT_IDLE }
     }
 
     /// Everything that waits for nothing but tokens goes on.
     pub(super) fn go_on(&mut self, now: MonoMicros, clock: Hlc, effects: &mut Vec<Effect>) {
         self.serve(now, clock, effects);
+        self.is_slowed = self.served.is_waiting();
         let peers: Vec<NodeId> =
             self.pairs.iter().filter(|(_, pair)| pair.exchange.is_some()).map(|(&peer, _)| peer).collect();
         for peer in peers {
@@ -62,9 +60,8 @@ impl Repair {
 
     fn begin_due(&mut self, now: MonoMicros, clock: Hlc) {
         let mut running = self.pairs.values().filter(|pair| pair.exchange.is_some()).count();
-        let is_ready = |pair: &super::Pair| {
-            pair.drives && pair.is_up && pair.exchange.is_none() && now >= pair.paused_until
-        };
+        let is_ready =
+            |pair: &Pair| pair.drives && pair.is_up && pair.exchange.is_none() && now >= pair.paused_until;
         let interval = self.config.interval;
         let mut ready: Vec<(bool, MonoMicros, NodeId)> = Vec::new();
         for (&peer, pair) in self.pairs.iter().filter(|(_, pair)| is_ready(pair)) {
@@ -86,7 +83,7 @@ impl Repair {
                 let half = u64::try_from(interval.as_millis() / 2).unwrap_or(u64::MAX);
                 let lately = Hlc::from_millis(clock.millis().saturating_sub(half));
                 let mut due = pair.shared.clone();
-                due.subtract(&self.verified.since(peer, &pair.shared, lately));
+                due.subtract(&self.verified.since(peer, lately));
                 slots.add(&due);
             }
             if !slots.is_empty() {
@@ -98,7 +95,7 @@ impl Repair {
 
     /// Of pairs that the other drives, it is told what is wanted.
     fn ask_drivers(&mut self, now: MonoMicros, effects: &mut Vec<Effect>) {
-        let is_due = |pair: &super::Pair| {
+        let is_due = |pair: &Pair| {
             let is_silent = pair.asked_at.is_none_or(|at| now.since(at) >= ASK_EVERY);
             !pair.drives && pair.is_up && !pair.wanted.is_empty() && is_silent
         };
@@ -117,7 +114,8 @@ impl Repair {
             let Some(pair) = self.pairs.get_mut(&peer) else { return };
             let Some(exchange) = &mut pair.exchange else { return };
             match exchange.next(now, clock, &mut self.pace) {
-                Next::Wait | Next::Slow => return,
+                Next::Wait => return,
+                Next::Slow => return self.is_slowed = true,
                 Next::Ask { here, there } => return self.ask(now, peer, here, there, effects),
                 Next::Verified { runs, clock, session } => {
                     pair.failures = 0;
@@ -277,8 +275,8 @@ impl Repair {
             }
             for peer in open {
                 let is_under_way = self.pairs.get(&peer).and_then(|pair| pair.exchange.as_ref());
-                let is_under_way =
-                    is_under_way.is_some_and(|exchange| exchange.started > mark.seen_at && exchange.covers(slot));
+                let is_under_way = is_under_way
+                    .is_some_and(|exchange| exchange.started > mark.seen_at && exchange.covers(slot));
                 if !is_under_way {
                     wanted.entry(peer).or_default().insert(slot);
                 }
@@ -290,13 +288,19 @@ impl Repair {
             }
         }
         if !settled.is_empty() {
-            settled.iter().for_each(|(slot, _)| drop(self.marks.remove(slot)));
+            self.unmark(&settled);
             effects.push(Effect::ClearMarks(settled));
         }
     }
 
+    pub(super) fn unmark(&mut self, marks: &[(Slot, Hlc)]) {
+        for (slot, _) in marks {
+            self.marks.remove(slot);
+        }
+    }
+
     pub(super) fn is_up(&self, node: NodeId) -> bool {
-        node == self.config.node || self.pairs.get(&node).is_some_and(|pair| pair.is_up)
+        node == self.config.node || self.up.contains(&node)
     }
 
     fn save(&mut self, now: MonoMicros, effects: &mut Vec<Effect>) {

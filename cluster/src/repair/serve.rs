@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use gyre_storage::Hlc;
 
 use super::message::{Refusal, RepairMessage};
-use super::work::{Answer, Work};
+use super::work::{Answer, Entry, Work};
 use super::{Asker, Effect, Repair, Ticket};
 use crate::node::NodeId;
 use crate::time::MonoMicros;
@@ -26,8 +26,13 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn is_busy(&self) -> bool {
-        !self.waiting.is_empty()
+    /// Whether steps wait for tokens (rather than for others to end).
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty() && self.running < RUNNING_MAX
+    }
+
+    pub(super) fn waiting_count(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Forgets what waits for `peer`.
@@ -50,8 +55,8 @@ impl Repair {
         if waiting.iter().any(|(peer, other, _)| *peer == from && *other == id) {
             return;
         }
-        let is_full =
-            waiting.len() >= WAITING_MAX || waiting.iter().filter(|(peer, ..)| *peer == from).count() >= PEER_MAX;
+        let is_full = waiting.len() >= WAITING_MAX
+            || waiting.iter().filter(|(peer, ..)| *peer == from).count() >= PEER_MAX;
         let refusal = match () {
             () if !self.may_ask(from, &work) => Some(Refusal::NotReplica),
             () if is_full => Some(Refusal::Overloaded),
@@ -90,7 +95,7 @@ impl Repair {
                 self.pace.pay_parts(splits.iter().map(|split| usize::from(split.parts)).sum());
             }
             if let Work::Merge(entries) = &work {
-                self.totals.rows_received += entries.iter().map(|entry| entry.rows()).sum::<u64>();
+                self.totals.rows_received += entries.iter().map(Entry::rows).sum::<u64>();
             }
             self.served.running += 1;
             effects.push(Effect::Work { ticket: Ticket(Asker::Peer { peer, id, clock }), work });
@@ -110,7 +115,7 @@ impl Repair {
         match &answer {
             Some(Answer::Keys { lists, .. }) => self.pace.pay_keys(lists.iter().map(Vec::len).sum()),
             Some(Answer::Records { entries, .. }) => {
-                self.totals.rows_sent += entries.iter().map(|entry| entry.rows()).sum::<u64>();
+                self.totals.rows_sent += entries.iter().map(Entry::rows).sum::<u64>();
             }
             _ => {}
         }

@@ -9,11 +9,11 @@
 
 use std::time::Duration;
 
+use gyre_storage::tree::PrefixRange;
 use gyre_storage::{Hlc, Slot};
 
 use super::compare::cut;
 use super::message::RepairMessage;
-use super::replica::PrefixRange;
 use super::slots::SlotRun;
 use super::transfer::{Transfers, rest_of};
 use super::work::{Answer, Entry, LISTS_MAX, Want, Work};
@@ -29,12 +29,21 @@ const PAUSE: Duration = Duration::from_secs(10);
 enum Step {
     Idle,
     /// Which keys are here?
-    List { ranges: Vec<PrefixRange> },
-    Load { wants: Vec<Want> },
+    List {
+        ranges: Vec<PrefixRange>,
+    },
+    Load {
+        wants: Vec<Want>,
+    },
     /// The replica at this place gets the records.
-    Send { entries: Vec<Entry>, to: usize },
+    Send {
+        entries: Vec<Entry>,
+        to: usize,
+    },
     /// The replica at this place marks the slots.
-    Mark { to: usize },
+    Mark {
+        to: usize,
+    },
 }
 
 /// Slots with one set of replicas, being handed over.
@@ -52,7 +61,14 @@ pub(super) struct Stray {
     pub(super) until: MonoMicros,
 }
 
+/// Replicas, ascending, and marked slots that are theirs.
+type Group = (Vec<NodeId>, Vec<(Slot, Hlc)>);
+
 impl Stray {
+    pub(super) fn needs(&self, replica: NodeId) -> bool {
+        self.replicas.contains(&replica)
+    }
+
     pub(super) fn waits_for(&self, peer: NodeId, id: u64) -> bool {
         self.id == id && self.asked == Some(peer)
     }
@@ -65,14 +81,16 @@ impl Repair {
             return;
         }
         let foreign = self.marks.iter().filter(|(slot, _)| !self.own.contains(**slot));
-        let mut group: Option<(Vec<NodeId>, Vec<(Slot, Hlc)>)> = None;
+        let mut group: Option<Group> = None;
         for (&slot, mark) in foreign {
             let mut replicas = self.ring.replicas(slot).to_vec();
             replicas.sort_unstable();
-            let is_reachable = !replicas.is_empty() && replicas.iter().all(|replica| self.reachable.contains(replica));
+            let is_reachable = !replicas.is_empty() && replicas.iter().all(|&replica| self.is_up(replica));
             match &mut group {
                 None if is_reachable => group = Some((replicas, vec![(slot, mark.clock)])),
-                Some((of, slots)) if *of == replicas && slots.len() < LISTS_MAX => slots.push((slot, mark.clock)),
+                Some((of, slots)) if *of == replicas && slots.len() < LISTS_MAX => {
+                    slots.push((slot, mark.clock));
+                }
                 _ => {}
             }
         }
@@ -93,8 +111,11 @@ impl Repair {
     /// Goes on, if nothing is waited for.
     pub(super) fn advance_stray(&mut self, now: MonoMicros, effects: &mut Vec<Effect>) {
         let Some(stray) = &mut self.stray else { return };
-        if !matches!(stray.step, Step::Idle) || !self.pace.is_free(now) {
+        if !matches!(stray.step, Step::Idle) {
             return;
+        }
+        if !self.pace.is_free(now) {
+            return self.is_slowed = true;
         }
         if let Some((wants, _)) = stray.wants.take() {
             self.pace.pay_records(wants.iter().map(|want| want.hashes.len()).sum());
@@ -134,7 +155,12 @@ impl Repair {
     }
 
     /// The answer has come that was waited for; `None` if it was refused.
-    pub(super) fn answered_stray(&mut self, now: MonoMicros, answer: Option<Answer>, effects: &mut Vec<Effect>) {
+    pub(super) fn answered_stray(
+        &mut self,
+        now: MonoMicros,
+        answer: Option<Answer>,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(stray) = &mut self.stray else { return };
         match (std::mem::replace(&mut stray.step, Step::Idle), answer) {
             (Step::List { ranges }, Some(Answer::Keys { lists, next })) => {
@@ -150,13 +176,13 @@ impl Repair {
             (Step::Load { wants }, Some(Answer::Records { entries, next })) => {
                 stray.wants.put_back(rest_of(&wants, next, &entries), false);
                 if !entries.is_empty() {
-                    return self.send_next(now, entries, 0, effects);
+                    self.send_next(now, entries, 0, effects);
                 }
             }
             (Step::Send { entries, to }, Some(Answer::Merged(_))) => {
-                return self.send_next(now, entries, to + 1, effects);
+                self.send_next(now, entries, to + 1, effects);
             }
-            (Step::Mark { to }, Some(Answer::Marked)) => return self.mark_next(now, to + 1, effects),
+            (Step::Mark { to }, Some(Answer::Marked)) => self.mark_next(now, to + 1, effects),
             _ => self.end_stray(now),
         }
     }
@@ -168,8 +194,7 @@ impl Repair {
         let Some(&replica) = stray.replicas.get(to) else {
             let actor = self.config.actor;
             let is_counted_here = |entry: &Entry| entry.record.counters().any(|cell| cell.actor == actor);
-            let forgotten: Vec<Entry> =
-                entries.into_iter().filter(|entry| !is_counted_here(entry)).collect();
+            let forgotten: Vec<Entry> = entries.into_iter().filter(|entry| !is_counted_here(entry)).collect();
             if !forgotten.is_empty() {
                 effects.push(Effect::Forget(forgotten));
             }
@@ -187,7 +212,7 @@ impl Repair {
         let slots = stray.slots.clone();
         let Some(&replica) = stray.replicas.get(to) else {
             self.stray = None;
-            slots.iter().for_each(|(slot, _)| drop(self.marks.remove(slot)));
+            self.unmark(&slots);
             self.totals.strays += slots.len() as u64;
             return effects.push(Effect::ClearMarks(slots));
         };

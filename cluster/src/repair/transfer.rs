@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use gyre_storage::tree::PrefixRange;
+
 use super::compare::cut;
-use super::replica::PrefixRange;
 use super::work::{Entry, Place, RECORDS_MAX, Want};
 
 /// Keys to send one way. Those of the second round go because the receiver of their newer rows had others; nobody asks

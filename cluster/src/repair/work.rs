@@ -1,9 +1,10 @@
 //! What one side of an exchange does with its store: each step by itself, without memory of the one before. The driver
 //! does it for itself and asks the same of its peer.
 
+use gyre_storage::tree::{KeyState, PrefixRange, RangeSum};
 use gyre_storage::{Hlc, KeyRef, Record, Row, SLOTS, Slot, StorageError, Version};
 
-use super::replica::{KeyState, PrefixRange, RangeSum, ReplicaStore};
+use super::replica::ReplicaStore;
 use super::slots::{SlotRun, slots_of};
 
 /// Ranges that are compared in one step, before they are cut into parts.
@@ -98,6 +99,11 @@ impl Entry {
     pub(super) fn want(&self) -> Want {
         let (key, prefix) = (self.key(), u64::from(self.key().prefix()));
         Want { range: PrefixRange { from: prefix, end: prefix + 1 }, hashes: vec![key.hash64()] }
+    }
+
+    /// How many rows the record has.
+    pub(super) fn rows(&self) -> u64 {
+        self.record.rows(self.key()).count() as u64
     }
 
     /// Bytes of key and record.

@@ -116,6 +116,15 @@ impl Store {
         hints::marks(self.engine.as_ref())
     }
 
+    /// Marks slots: some node misses rows of them up to these clocks, as another node knows.
+    pub fn mark_slots(&self, marks: &[(Slot, Hlc)]) -> Result<(), StorageError> {
+        self.check_poison()?;
+        let mut batch = Batch::default();
+        marks.iter().for_each(|(slot, clock)| batch.mark(*slot, *clock));
+        let _order = self.hints.order.read();
+        self.write_removal(&mut batch)
+    }
+
     /// Removes marks, as they were listed, after their slots were exchanged; one that was set anew meanwhile, by a
     /// commit that is done, stays.
     pub fn clear_marks(&self, marks: &[(Slot, Hlc)]) -> Result<(), StorageError> {
