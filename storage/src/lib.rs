@@ -31,5 +31,5 @@ pub use record::{CounterCell, Record, RecordBuilder, Register, View, parse_integ
 pub use row::{Body, Cell, Row};
 pub use scan::{PREFIX_END, ScanPage};
 pub use stats::{EngineStats, StoreStats};
-pub use store::{FORMAT, Store};
+pub use store::{FORMAT, Store, SweepPass, SweepStep};
 pub use version::{Hlc, UnixMillis, Version};

@@ -9,7 +9,8 @@
 //! counters × { actor u64, version (hlc, node), base (hlc, node), sum i64 }      by ascending actor
 //! value bytes to the end
 //! ```
-//! All integers are little-endian.
+//! All integers are little-endian. A tombstone with an expiry is a *swept* row: its value expired and was freed. It has
+//! the version and the expiry of the row that it was.
 
 use std::sync::Arc;
 
@@ -54,11 +55,36 @@ pub struct Register<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-impl Register<'_> {
-    /// Whether the row's expiry has passed at `now`.
+impl<'a> Register<'a> {
+    /// What `row` says, if it is a register row.
+    pub(crate) fn of(row: &Row<'a>) -> Option<Register<'a>> {
+        let value = match (row.cell, row.body) {
+            (Cell::Register, Body::Value(bytes)) => Some(bytes),
+            (Cell::Register, Body::Tombstone) => None,
+            _ => return None,
+        };
+        Some(Register { version: row.version, expiry: row.expiry, value })
+    }
+
+    /// Whether the row's expiry has passed at `now`, or at the clock of the node that swept it.
     #[must_use]
     pub fn is_expired(&self, now: UnixMillis) -> bool {
-        self.expiry.is_some_and(|at| at <= now)
+        self.is_swept() || self.expiry.is_some_and(|at| at <= now)
+    }
+
+    /// Whether this is a row that expired and whose value was freed.
+    #[must_use]
+    pub fn is_swept(&self) -> bool {
+        self.expiry.is_some() && self.value.is_none()
+    }
+
+    /// Whether `other` is to be taken instead: it is newer, or it is this row from before it was swept.
+    ///
+    /// That a value wins over the tombstone that was made of it is a choice. Readers see no difference, as it has
+    /// expired; but where a clock was wrong and a row was swept too early, the value comes back by any repair.
+    pub(crate) fn yields_to(&self, other: &Register<'_>) -> bool {
+        self.version < other.version
+            || self.version == other.version && self.is_swept() && other.value.is_some()
     }
 }
 
@@ -137,10 +163,7 @@ impl Record {
             return Ok(Record::ABSENT);
         }
         let flags = *bytes.first().ok_or(MalformedRecord)?;
-        let legal = match flags & (REGISTER | TOMBSTONE | EXPIRY) {
-            f if f & REGISTER == 0 => f == 0,
-            f => f & (TOMBSTONE | EXPIRY) != (TOMBSTONE | EXPIRY),
-        };
+        let legal = flags & REGISTER != 0 || flags == 0;
         let record = Record::whole(Arc::from(bytes));
         let Some(value_at) = record.value_at() else { return Err(MalformedRecord) };
         let has_value = flags & (REGISTER | TOMBSTONE) == REGISTER;
@@ -248,7 +271,8 @@ impl Record {
             })
     }
 
-    /// The union of two records of one key: the newest row of each cell. Commutes, associates, is idempotent.
+    /// The union of two records of one key: the newest row of each cell. Commutes, associates, is idempotent. Of a row
+    /// and the same row swept it keeps the former.
     #[must_use]
     pub fn merge(&self, other: &Record) -> Record {
         if other.is_absent() || self == other {
@@ -258,7 +282,10 @@ impl Record {
             return other.clone();
         }
         if !self.has_counters() && !other.has_counters() {
-            return if self.base() >= other.base() { self.clone() } else { other.clone() };
+            return match (self.register(), other.register()) {
+                (own, Some(theirs)) if own.is_none_or(|own| own.yields_to(&theirs)) => other.clone(),
+                _ => self.clone(),
+            };
         }
         let mut builder = RecordBuilder::from(self);
         builder.add_record(other);
@@ -358,17 +385,10 @@ impl<'a> From<&'a Record> for RecordBuilder<'a> {
 impl<'a> RecordBuilder<'a> {
     /// Takes `row` in, unless a newer row of its cell is there already. The row's key is not looked at.
     pub fn add(&mut self, row: &Row<'a>) {
-        match (row.cell, row.body) {
-            (Cell::Register, Body::Counter { .. })
-            | (Cell::Counter { .. }, Body::Tombstone | Body::Value(_)) => {}
-            (Cell::Register, body) => {
-                let value = if let Body::Value(bytes) = body { Some(bytes) } else { None };
-                let expiry = row.expiry.filter(|_| value.is_some());
-                self.add_register(Register { version: row.version, expiry, value });
-            }
-            (Cell::Counter { actor }, Body::Counter { base, sum }) => {
-                self.add_counter(CounterCell { actor, version: row.version, base, sum });
-            }
+        if let Some(register) = Register::of(row) {
+            self.add_register(register);
+        } else if let (Cell::Counter { actor }, Body::Counter { base, sum }) = (row.cell, row.body) {
+            self.add_counter(CounterCell { actor, version: row.version, base, sum });
         }
     }
 
@@ -387,7 +407,7 @@ impl<'a> RecordBuilder<'a> {
     }
 
     pub(crate) fn add_register(&mut self, register: Register<'a>) {
-        if self.register.is_none_or(|own| own.version < register.version) {
+        if self.register.is_none_or(|own| own.yields_to(&register)) {
             self.register = Some(register);
         }
     }

@@ -24,6 +24,9 @@ use crate::stats::StoreStats;
 use crate::version::{Hlc, UnixMillis, Version};
 
 mod handoff;
+mod sweep;
+
+pub use sweep::{SweepPass, SweepStep};
 
 /// The on-disk format this program reads and writes.
 pub const FORMAT: u32 = 1;
@@ -259,10 +262,10 @@ impl Store {
         scan::count(self.engine.as_ref(), &self.horizons, range, now)
     }
 
-    /// Up to `limit` entries of the expiry index that are due at `now`, earliest first: for the sweeper. An entry
-    /// names a row that was written with that expiry; newer rows of the cell may have replaced it since.
+    /// Up to `limit` entries of the expiry index that are due at `now`, earliest first: what [`Store::sweep`] would look
+    /// at. An entry names a row that was written with that expiry; newer rows of the cell may have replaced it since.
     pub fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<Due>, StorageError> {
-        expiry::due(self.engine.as_ref(), now, limit)
+        Ok(expiry::due(self.engine.as_ref(), Vec::new(), now, limit)?.0)
     }
 
     /// Up to which version database `db` was flushed; [`Version::ZERO`] if never.
