@@ -3,6 +3,7 @@
 use gyre_cluster::coordinator::{Operation, Statistics};
 use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::level::Consistency;
+use gyre_cluster::sweep::SweepStatus;
 use gyre_storage::{HintCounts, StoreStats};
 use prometheus::core::Collector;
 use prometheus::proto::{
@@ -45,6 +46,8 @@ pub struct Gauges {
     pub hints: HintCounts,
     /// The nodes that there are hints for.
     pub hint_targets: Vec<TargetStatus>,
+    /// What the sweeper of expired rows has done.
+    pub sweeping: SweepStatus,
     /// The peers.
     pub peers: Vec<PeerGauges>,
 }
@@ -77,6 +80,7 @@ pub fn render(metrics: &Metrics, gauges: &Gauges) -> String {
     coordinators(&mut families, &metrics.coordinators());
     peers(&mut families, &gauges.peers);
     hints(&mut families, gauges);
+    sweeping(&mut families, &gauges.sweeping);
     store(&mut families, gauges);
     families.0.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
     families.text()
@@ -230,6 +234,16 @@ fn hints(out: &mut Families, gauges: &Gauges) {
     );
     let rate = each(|target| target.rate);
     out.gauges("gyre_hint_replay_keys_per_second", "Keys handed over to the peer lately.", rate);
+}
+
+fn sweeping(out: &mut Families, status: &SweepStatus) {
+    let SweepStatus { due, swept, bytes_freed, lag_ms } = *status;
+    out.counter("gyre_sweep_due_total", "Entries of the expiry index that the sweeper found due.", due);
+    out.counter("gyre_sweep_swept_total", "Expired rows whose values the sweeper has freed.", swept);
+    out.counter("gyre_sweep_freed_bytes_total", "Bytes of these values.", bytes_freed);
+    let help =
+        "For how long the oldest row not swept yet had been due, as of the last step; 0 when none is left.";
+    out.gauge("gyre_sweep_lag_seconds", help, lag_ms / 1_000);
 }
 
 fn level_name(level: Consistency) -> &'static str {
@@ -424,6 +438,7 @@ mod tests {
     #[test]
     fn the_text_shows_what_the_gauges_say() {
         let mut gauges = Gauges { ring_members: 3, ring_formed: true, ..Gauges::default() };
+        gauges.sweeping = SweepStatus { due: 9, swept: 8, bytes_freed: 7, lag_ms: 12_345 };
         gauges.peers.push(PeerGauges { node: "abc".into(), queued_bytes: 77, ..PeerGauges::default() });
         gauges.store.engine.files_at_level = vec![4, 0];
         let text = render(&Metrics::new(1), &gauges);
@@ -434,6 +449,8 @@ mod tests {
             "gyre_rocksdb_files{level=\"0\"} 4",
             "gyre_operations_total{operation=\"write\",consistency=\"quorum\",outcome=\"timeout\"} 0",
             "gyre_read_repairs_total{mode=\"blocking\"} 0",
+            "gyre_sweep_swept_total 8",
+            "gyre_sweep_lag_seconds 12",
         ] {
             assert!(has_line(&text, line), "{line} is missing from\n{text}");
         }
