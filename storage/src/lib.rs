@@ -18,6 +18,7 @@ mod scan;
 mod stats;
 mod store;
 mod superseded;
+pub mod tree;
 pub mod version;
 
 pub use batch::Batch;

@@ -271,6 +271,22 @@ impl Record {
             })
     }
 
+    /// A 64-bit digest of what replicas must agree on of a key when rows up to `horizon` are gone: as
+    /// [`Record::digest`], and the expiry. `None` if nothing of the record counts, so that the key is like an absent one.
+    ///
+    /// An expired value and the tombstone that is made of it, of the same version and with the same expiry, have the
+    /// same digest. Counter cells that the register has voided do not count, nor do they keep a key.
+    #[must_use]
+    pub fn state_digest(&self, horizon: Version) -> Option<u64> {
+        let record = self.under_horizon(horizon);
+        let base = record.base();
+        if base <= horizon && !record.counters().any(|cell| cell.base >= base) {
+            return None;
+        }
+        let expiry = record.register().and_then(|register| register.expiry);
+        Some(mix(record.digest(), expiry.map_or(0, |at| at.0)))
+    }
+
     /// The union of two records of one key: the newest row of each cell. Commutes, associates, is idempotent. Of a row
     /// and the same row swept it keeps the former.
     #[must_use]
@@ -493,7 +509,7 @@ fn version_at(bytes: &[u8], at: usize) -> Option<Version> {
 }
 
 /// One round of multiply-rotate mixing (the finaliser of murmur3, applied per word).
-fn mix(state: u64, word: u64) -> u64 {
+pub(crate) fn mix(state: u64, word: u64) -> u64 {
     let mut x = (state.rotate_left(23) ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
     x ^= x >> 33;
     x.wrapping_mul(0xc4ce_b9fe_1a85_ec53)

@@ -11,7 +11,9 @@
 mod common;
 
 use common::{Disk, commit, set, version};
-use gyre_storage::{Body, Cell, KeyRef, PREFIX_END, Record, Row, Store, SweepPass, UnixMillis, View};
+use gyre_storage::{
+    Body, Cell, KeyRef, PREFIX_END, Record, Row, Store, SweepPass, UnixMillis, Version, View,
+};
 use proptest::prelude::*;
 
 const KEYS: [&[u8]; 5] = [b"", b"a", b"aa", b"{a}b", b"\xff"];
@@ -58,9 +60,14 @@ fn state(store: &Store) -> Vec<(u8, Vec<u8>, Record)> {
     page.entries
 }
 
-/// What of `state` a reader sees late, and which versions it is of.
-fn late(state: &[(u8, Vec<u8>, Record)]) -> Vec<(u8, &[u8], u64, Option<View<'_>>)> {
-    state.iter().map(|(db, key, record)| (*db, &key[..], record.digest(), record.view(LATE))).collect()
+/// Database, key, what trees hash of it, and what a reader sees late.
+type Late<'a> = (u8, &'a [u8], Option<u64>, Option<View<'a>>);
+
+fn late(state: &[(u8, Vec<u8>, Record)]) -> Vec<Late<'_>> {
+    state
+        .iter()
+        .map(|(db, key, record)| (*db, &key[..], record.state_digest(Version::ZERO), record.view(LATE)))
+        .collect()
 }
 
 /// Sweeps everything that ever expires, a few entries at a time.

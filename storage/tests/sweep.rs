@@ -11,6 +11,7 @@ mod common;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::{Disk, commit, contract, count, delete, expiring, in_db, set, version};
+use gyre_storage::tree::PrefixRange;
 use gyre_storage::{
     Body, KeyRef, PREFIX_END, Record, Row, Store, SweepPass, SweepStep, UnixMillis, Version, View,
 };
@@ -51,6 +52,7 @@ fn expired_rows_become_tombstones_of_their_version(disk: &Disk) {
     commit(&store, &[expiring(b"c", 7, b"later", 1_001), set(b"d", 8, b"never")]);
     commit(&store, &[in_db(3, expiring(b"a", 9, b"elsewhere", 10))]);
     let digests: Vec<u64> = state(&store).iter().map(|(_, _, record)| record.digest()).collect();
+    let sums = store.tree_sums(&[PrefixRange::ALL]).unwrap();
     let step = sweep(&store);
     assert_eq!((step.due, step.swept, step.busy, step.next), (3, 3, 0, None));
     assert_eq!((step.bytes_freed, step.oldest), (4 + 5 + 9, Some(UnixMillis(10))));
@@ -63,6 +65,7 @@ fn expired_rows_become_tombstones_of_their_version(disk: &Disk) {
         assert_eq!(store.count_keys(0, 0, PREFIX_END, NOW).unwrap(), 2);
         let after: Vec<u64> = state(store).iter().map(|(_, _, record)| record.digest()).collect();
         assert_eq!(after, digests, "digests do not tell");
+        assert_eq!(store.tree_sums(&[PrefixRange::ALL]).unwrap(), sums, "nor do trees");
     };
     check(&store);
     assert_eq!(sweep(&store), SweepStep::default(), "nothing is left that is due");

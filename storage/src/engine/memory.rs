@@ -103,23 +103,27 @@ impl Disk {
     }
 
     fn entries(&self, family: Family) -> &Entries {
-        let [rows, expiry, meta, hints] = &self.families;
+        let [rows, expiry, meta, hints, tree, dirty] = &self.families;
         match family {
             Family::Rows => rows,
             Family::Expiry => expiry,
             Family::Meta => meta,
             Family::Hints => hints,
+            Family::Tree => tree,
+            Family::Dirty => dirty,
         }
     }
 
     /// Sets or removes an entry; gives what was there.
     fn put(&mut self, family: Family, key: Vec<u8>, value: Option<Vec<u8>>) -> Option<Vec<u8>> {
-        let [rows, expiry, meta, hints] = &mut self.families;
+        let [rows, expiry, meta, hints, tree, dirty] = &mut self.families;
         let entries = match family {
             Family::Rows => rows,
             Family::Expiry => expiry,
             Family::Meta => meta,
             Family::Hints => hints,
+            Family::Tree => tree,
+            Family::Dirty => dirty,
         };
         match value {
             Some(value) => entries.insert(key, value),

@@ -43,6 +43,7 @@ fn a_swept_row_is_dead_to_every_reader_and_gives_way_to_its_value() {
     assert_eq!(Record::decode(swept.encoded()).unwrap(), swept);
     assert!(swept.register().unwrap().is_swept() && !whole.register().unwrap().is_swept());
     assert_eq!(swept.digest(), whole.digest());
+    assert_eq!(swept.state_digest(Version::ZERO), whole.state_digest(Version::ZERO));
     for now in [1_999, 2_000] {
         assert_eq!(swept.view(UnixMillis(now)), None);
         assert_eq!(swept.expiry(UnixMillis(now)), None);

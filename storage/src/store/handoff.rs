@@ -174,7 +174,9 @@ impl Store {
             return Ok(false);
         }
         self.writes_begun.fetch_add(1, Ordering::SeqCst);
+        let marking = self.tree.begin(&mut batch);
         self.write_removal(&mut batch)?;
+        marking.written();
         self.writes_done.fetch_add(1, Ordering::SeqCst);
         Ok(true)
     }
