@@ -45,6 +45,16 @@ impl Disk {
         Disk::Rocks(tempfile::tempdir().unwrap())
     }
 
+    /// After every store on it is closed: the process was killed, and on a pretended disk power failed and of the
+    /// batches not synced the first `kept` survive.
+    pub(crate) fn crash(&self, kept: usize) {
+        match self {
+            Disk::Memory(disk) => disk.crash(kept),
+            #[cfg(feature = "rocksdb")]
+            Disk::Rocks(_) => {}
+        }
+    }
+
     pub(crate) fn open(&self) -> Store {
         self.try_open().unwrap()
     }
