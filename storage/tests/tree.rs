@@ -11,7 +11,7 @@ mod common;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{Disk, commit, contract, count, delete, expiring, in_db, set, version};
+use common::{Disk, commit, contract, count, delete, expiring, in_db, recomputed, set, version};
 use gyre_storage::tree::{KeyState, PrefixRange, RangeSum};
 use gyre_storage::{Body, Cell, KeyRef, PREFIX_END, Record, Row, Store, UnixMillis, Version};
 use proptest::prelude::*;
@@ -28,22 +28,6 @@ contract!(
     states_and_records_of_a_range_come_in_pages,
     trees_survive_reopening_without_hashing,
 );
-
-/// A store that has the same records, and has hashed them all at once.
-fn recomputed(store: &Store) -> Store {
-    let fresh = Store::in_memory();
-    let horizons: Vec<Version> = (0..=u8::MAX).map(|db| store.horizon(db)).collect();
-    fresh.set_horizons(&horizons).unwrap();
-    let mut next = Some(0);
-    while let Some(from) = next {
-        let page = store.scan(None, from, PREFIX_END, 1_000, usize::MAX, true).unwrap();
-        for (db, key, record) in &page.entries {
-            commit(&fresh, &record.rows(KeyRef::new(*db, key)).collect::<Vec<_>>());
-        }
-        next = page.next;
-    }
-    fresh
-}
 
 fn ranges() -> Vec<PrefixRange> {
     let slot = PrefixRange::of_slot(KeyRef::new(0, b"{t}").slot());

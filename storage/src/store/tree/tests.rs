@@ -8,7 +8,15 @@ use crate::row::{Body, Cell, Row};
 use crate::tree::Marking;
 use crate::version::{Hlc, Version};
 
-const KEYS: [&[u8]; 2] = [b"{slot}a", b"{slot}b"];
+/// Keys of one slot: two of one segment, then two of another.
+const KEYS: [&[u8]; 4] = [b"{slot}0", b"{slot}30", b"{slot}1", b"{slot}2"];
+
+#[test]
+fn keys_stand_where_the_tests_need_them() {
+    let segments = KEYS.map(|key| crate::tree::marks::segment_of(KeyRef::new(0, key).prefix()));
+    assert_eq!((segments[0], segments[2]), (segments[1], segments[3]));
+    assert_ne!(segments[0], segments[2]);
+}
 
 fn row(key: &'static [u8], hlc: u64) -> Row<'static> {
     let version = Version { hlc: Hlc(hlc), node: 1 };
@@ -43,7 +51,7 @@ enum Step {
     Store,
 }
 
-/// The commits of two rows, and one step of hashing, at some point.
+/// Two commits of a row in each segment, and one step of hashing, at some point.
 struct World<'a> {
     store: &'a Store,
     commits: Vec<(Batch, Option<Marking<'a>>)>,
@@ -54,12 +62,13 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(store: &'a Store) -> World<'a> {
-        let commits = KEYS.iter().map(|key| {
+        let commits = [0, 1].map(|commit| {
             let mut batch = Batch::default();
-            batch.push(&row(key, 10));
+            batch.push(&row(KEYS[commit], 10));
+            batch.push(&row(KEYS[commit + 2], 10));
             (batch, None)
         });
-        World { store, commits: commits.collect(), wanted: Vec::new(), ended: 0, hashed: None }
+        World { store, commits: commits.into(), wanted: Vec::new(), ended: 0, hashed: None }
     }
 
     /// Takes a step. Answers false where a thread would have to wait for another one's.
@@ -107,18 +116,18 @@ fn orders(threads: &[&[Step]]) -> Vec<Vec<Step>> {
     orders_found
 }
 
-/// A disk with one row that is dirty before the steps begin, and the number of batches on it.
+/// A disk on which the first segment is hashed and the second one dirty.
 fn disk_before() -> MemoryDisk {
     let disk = MemoryDisk::new();
     let store = open(&disk);
-    for (key, hlc) in [(KEYS[0], 1), (KEYS[1], 2)] {
+    for key in KEYS {
         let mut batch = store.batch();
-        batch.push(&row(key, hlc));
+        batch.push(&row(key, 1));
         store.commit(&mut batch).unwrap();
-        store.refresh_tree(usize::MAX).unwrap();
     }
+    store.refresh_tree(usize::MAX).unwrap();
     let mut batch = store.batch();
-    batch.push(&row(KEYS[0], 3));
+    batch.push(&row(KEYS[2], 2));
     store.commit(&mut batch).unwrap();
     store.sync().unwrap();
     disk
@@ -178,6 +187,31 @@ fn no_order_of_steps_and_no_crash_makes_the_tree_miss_a_row() {
         }
     }
     assert!(ran > 500 && crashes > 1_500, "{ran} orders, {crashes} crashes");
+}
+
+#[test]
+fn generation_ends_only_after_its_commits() {
+    let store = Store::in_memory();
+    let mut batch = store.batch();
+    batch.push(&row(KEYS[0], 1));
+    let marking = store.tree.begin(&mut batch);
+    let is_taken = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            store.tree.marks.take(&[]);
+            is_taken.store(true, Ordering::SeqCst);
+        });
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!is_taken.load(Ordering::SeqCst));
+        // One of the next generation does not hold it up.
+        let later = store.tree.begin(&mut store.batch());
+        marking.written();
+        while !is_taken.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        later.written();
+    });
+    assert_eq!(store.tree.marks.count(), 1, "what it has marked is carried over");
 }
 
 #[test]
