@@ -4,6 +4,7 @@ use gyre_cluster::coordinator::{Operation, Statistics};
 use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::level::Consistency;
 use gyre_cluster::sweep::SweepStatus;
+use gyre_storage::tree::TreeStats;
 use gyre_storage::{HintCounts, StoreStats};
 use prometheus::core::Collector;
 use prometheus::proto::{
@@ -270,8 +271,17 @@ fn peers(out: &mut Families, peers: &[PeerGauges]) {
 }
 
 fn store(out: &mut Families, gauges: &Gauges) {
-    let StoreStats { commits, rows_committed, cache_hits, cache_misses, cache_entries, cache_bytes, engine } =
-        &gauges.store;
+    let StoreStats {
+        commits,
+        rows_committed,
+        cache_hits,
+        cache_misses,
+        cache_entries,
+        cache_bytes,
+        tree,
+        engine,
+    } = &gauges.store;
+    trees(out, tree);
     out.counter("gyre_store_commits_total", "Batches committed.", *commits);
     out.counter("gyre_store_rows_committed_total", "Rows committed.", *rows_committed);
     out.counter("gyre_row_cache_hits_total", "Reads answered by the row cache.", *cache_hits);
@@ -306,6 +316,21 @@ fn store(out: &mut Families, gauges: &Gauges) {
     out.gauge("gyre_rocksdb_write_stopped", "1 while writes wait for compaction.", stopped);
     let errors = engine.background_errors;
     out.counter("gyre_rocksdb_background_errors_total", "Errors of flushes and compactions.", errors);
+}
+
+fn trees(out: &mut Families, tree: &TreeStats) {
+    out.gauge("gyre_tree_keys", "Keys that the Merkle trees count, deleted ones included.", tree.keys);
+    out.gauge("gyre_tree_leaves", "Leaves of the Merkle trees.", tree.leaves);
+    out.gauge("gyre_tree_bytes", "Bytes of the Merkle trees on disk, before compression.", tree.bytes);
+    let dirty = tree.dirty_segments;
+    out.gauge("gyre_tree_dirty_segments", "Segments (sixteenths of slots) to be hashed anew.", dirty);
+    let stale = tree.stale_slots;
+    out.gauge("gyre_tree_stale_slots", "Slots without a tree that can be used, to be hashed whole.", stale);
+    let marks = tree.marks_written;
+    out.counter("gyre_tree_marks_total", "Marks of dirty segments that commits have written.", marks);
+    let segments = tree.segments_hashed;
+    out.counter("gyre_tree_hashed_segments_total", "Segments that were hashed anew.", segments);
+    out.counter("gyre_tree_hashed_keys_total", "Keys that were hashed anew.", tree.keys_hashed);
 }
 
 /// Label names and values of one series.

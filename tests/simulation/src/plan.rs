@@ -110,7 +110,7 @@ impl Plan {
             weather: weather(&mut random, is_calm || is_sparse),
             slow_commits_per_mille: random.pick(&[0, 2, 20]),
             // A stream of its own, so that a seed stays what it was.
-            sweep_interval: Random::new(mix(seed ^ 0x7377_6565_70)).pick(&[200 * MS, SECOND, 10 * SECOND]),
+            sweep_interval: Random::new(mix(seed ^ 0x7377_6565)).pick(&[200 * MS, SECOND, 10 * SECOND]),
             fsync: random.pick(&[
                 FsyncPolicy::EverySecond,
                 FsyncPolicy::EverySecond,
