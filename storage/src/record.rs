@@ -312,7 +312,10 @@ impl Record {
     /// is at least a tombstone of that version. [`Version::ZERO`] is no horizon.
     #[must_use]
     pub fn under_horizon(&self, horizon: Version) -> Record {
-        if horizon == Version::ZERO || self.base() > horizon && self.counters().all(|c| c.version > horizon) {
+        if horizon == Version::ZERO
+            || self.is_ghost()
+            || self.base() > horizon && self.counters().all(|c| c.version > horizon)
+        {
             return self.clone();
         }
         let mut builder = RecordBuilder::from(self);
@@ -323,9 +326,44 @@ impl Record {
         builder.build()
     }
 
+    /// Whether the register is a deletion that is over and done with at `horizon`: its row is at or before it, and a
+    /// tombstone that nothing counts on, or a value that had expired by then. This follows from the rows alone, no clock is
+    /// asked: replicas that hold the same rows agree.
+    #[must_use]
+    pub fn is_dead_at(&self, horizon: Hlc) -> bool {
+        let Some(register) = self.register().filter(|r| r.version.hlc <= horizon && !self.is_ghost()) else {
+            return false;
+        };
+        match register.expiry {
+            Some(at) => at.0 <= horizon.millis(),
+            None => register.value.is_none() && self.counters().all(|cell| cell.base != register.version),
+        }
+    }
+
+    /// The record as it stands when what is dead at `horizon` is forgotten: the register and every older row are gone.
+    /// What is left of a key that is dead as a whole is its *ghost*, which has the digest of [`Record::ABSENT`] and no
+    /// row, but counts as expired, so that an increment begins a new register.
+    #[must_use]
+    pub fn without_dead(&self, horizon: Hlc) -> Record {
+        if !self.is_dead_at(horizon) {
+            return self.clone();
+        }
+        let mut builder = RecordBuilder::from(self);
+        builder.counters.retain(|cell| cell.version.hlc > horizon);
+        builder.register =
+            Some(Register { version: Version::ZERO, expiry: Some(UnixMillis(0)), value: None });
+        builder.build()
+    }
+
+    /// Whether this is what is left of a key that is dead.
+    #[must_use]
+    pub fn is_ghost(&self) -> bool {
+        self.register().is_some_and(|register| register.version == Version::ZERO)
+    }
+
     /// Every row of the record, as rows of `key`.
     pub fn rows<'a>(&'a self, key: KeyRef<'a>) -> impl Iterator<Item = Row<'a>> + 'a {
-        let register = self.register().map(|r| Row {
+        let register = self.register().filter(|r| r.version > Version::ZERO).map(|r| Row {
             key,
             cell: Cell::Register,
             version: r.version,
@@ -441,10 +479,15 @@ impl<'a> RecordBuilder<'a> {
         }
     }
 
+    /// The register, unless it is a ghost beside counter cells, which count on its absence.
+    fn shown_register(&self) -> Option<Register<'a>> {
+        self.register.filter(|r| r.version > Version::ZERO || self.counters.is_empty())
+    }
+
     /// Encodes what was collected.
     #[must_use]
     pub fn build(&self) -> Record {
-        let value = self.register.and_then(|r| r.value).unwrap_or_default();
+        let value = self.shown_register().and_then(|r| r.value).unwrap_or_default();
         let mut out = Vec::with_capacity(HEAD_BYTES + 24 + self.counters.len() * COUNTER_BYTES + value.len());
         self.encode_into(&mut out);
         if out.is_empty() { Record::ABSENT } else { Record::whole(Arc::from(out)) }
@@ -455,8 +498,9 @@ impl<'a> RecordBuilder<'a> {
         if self.register.is_none() && self.counters.is_empty() {
             return;
         }
-        let value = self.register.and_then(|r| r.value).unwrap_or_default();
-        let flags = self.register.map_or(0, |r| {
+        let register = self.shown_register();
+        let value = register.and_then(|r| r.value).unwrap_or_default();
+        let flags = register.map_or(0, |r| {
             REGISTER
                 | if r.value.is_none() { TOMBSTONE } else { 0 }
                 | if r.expiry.is_some() { EXPIRY } else { 0 }
@@ -464,7 +508,7 @@ impl<'a> RecordBuilder<'a> {
         out.push(flags);
         let count = u16::try_from(self.counters.len()).unwrap_or(u16::MAX);
         out.extend_from_slice(&count.to_le_bytes());
-        if let Some(register) = self.register {
+        if let Some(register) = register {
             put_version(out, register.version);
             if let Some(expiry) = register.expiry {
                 out.extend_from_slice(&expiry.0.to_le_bytes());

@@ -17,6 +17,7 @@ use crate::hints::Book;
 use crate::horizon::{self, Horizons};
 use crate::key::KeyRef;
 use crate::options::{FsyncPolicy, StoreOptions};
+use crate::purge::PurgeHorizons;
 use crate::read;
 use crate::record::Record;
 use crate::scan::{self, Range, ScanPage};
@@ -25,9 +26,11 @@ use crate::tree::Tree;
 use crate::version::{Hlc, UnixMillis, Version};
 
 mod handoff;
+mod purge;
 mod sweep;
 mod tree;
 
+pub use purge::PurgeStep;
 pub use sweep::{SweepPass, SweepStep};
 
 /// The on-disk format this program reads and writes.
@@ -49,6 +52,7 @@ pub struct Store {
     engine: Box<dyn Engine>,
     cache: RowCache,
     horizons: Horizons,
+    purge: PurgeHorizons,
     fsync: FsyncPolicy,
     poison: OnceLock<String>,
     /// No row in the engine has a greater clock. Kept durable by the batches that raise it.
@@ -111,12 +115,14 @@ impl Store {
             if clock_mark == Hlc::ZERO { Version::ZERO } else { Version { hlc: clock_mark, node: u64::MAX } };
         let hints = Book::open(engine.as_ref(), options.hint_bytes_max)?;
         let tree = Tree::open(engine.as_ref())?;
+        let purge = PurgeHorizons::open(engine.as_ref())?;
         Ok(Store {
             engine,
             hints,
             tree,
             cache: RowCache::new(options.row_cache_bytes, mark),
             horizons,
+            purge,
             fsync: options.fsync,
             poison: OnceLock::new(),
             clock_mark: AtomicU64::new(clock_mark.0),
@@ -225,7 +231,7 @@ impl Store {
                 self.cache.fill(key, ticket, record)
             }
         };
-        Ok(Some(self.under_horizon(key.db, record)))
+        Ok(Some(self.under_horizon(key.db, self.hide_dead(key, record))))
     }
 
     fn under_horizon(&self, db: u8, record: Record) -> Record {

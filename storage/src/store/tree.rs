@@ -1,7 +1,6 @@
 //! The store's part of Merkle trees: sums of ranges, hashing anew what is dirty, and the pages that an exchange reads.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Store;
@@ -90,7 +89,7 @@ impl Store {
     }
 
     fn counted(&self) -> Counted {
-        Counted { horizons: self.horizons.all() }
+        Counted { horizons: self.horizons.all(), purge: self.purge.all() }
     }
 
     /// The dirty segments that have a part in `ranges`.
@@ -186,7 +185,7 @@ impl Store {
     /// Writes the sums and the deletion of the marks. Answers false, with nothing written, if a horizon rose meanwhile.
     fn store_sums(&self, wanted: &[(Slot, Mask)], mut hashed: Hashed) -> Result<bool, StorageError> {
         let mut stale = self.tree.stale.lock();
-        if !Arc::ptr_eq(&hashed.counted.horizons, &self.horizons.all()) {
+        if !self.counted().is(&hashed.counted) {
             return Ok(false);
         }
         let mut fresh = stale.clone();
