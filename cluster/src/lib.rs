@@ -15,6 +15,7 @@ pub mod node;
 pub mod outcome;
 pub mod repair;
 pub mod ring;
+pub mod sweep;
 pub mod time;
 pub mod topology;
 pub mod wire;

@@ -17,6 +17,7 @@ use crate::hints::Book;
 use crate::horizon::{self, Horizons};
 use crate::key::KeyRef;
 use crate::options::{FsyncPolicy, StoreOptions};
+use crate::purge::PurgeHorizons;
 use crate::read;
 use crate::record::Record;
 use crate::scan::{self, Range, ScanPage};
@@ -25,7 +26,12 @@ use crate::tree::Tree;
 use crate::version::{Hlc, UnixMillis, Version};
 
 mod handoff;
+mod purge;
+mod sweep;
 mod tree;
+
+pub use purge::PurgeStep;
+pub use sweep::{SweepPass, SweepStep};
 
 /// The on-disk format this program reads and writes.
 pub const FORMAT: u32 = 2;
@@ -46,6 +52,7 @@ pub struct Store {
     engine: Box<dyn Engine>,
     cache: RowCache,
     horizons: Horizons,
+    purge: PurgeHorizons,
     fsync: FsyncPolicy,
     poison: OnceLock<String>,
     /// No row in the engine has a greater clock. Kept durable by the batches that raise it.
@@ -108,12 +115,14 @@ impl Store {
             if clock_mark == Hlc::ZERO { Version::ZERO } else { Version { hlc: clock_mark, node: u64::MAX } };
         let hints = Book::open(engine.as_ref(), options.hint_bytes_max)?;
         let tree = Tree::open(engine.as_ref())?;
+        let purge = PurgeHorizons::open(engine.as_ref())?;
         Ok(Store {
             engine,
             hints,
             tree,
             cache: RowCache::new(options.row_cache_bytes, mark),
             horizons,
+            purge,
             fsync: options.fsync,
             poison: OnceLock::new(),
             clock_mark: AtomicU64::new(clock_mark.0),
@@ -222,7 +231,7 @@ impl Store {
                 self.cache.fill(key, ticket, record)
             }
         };
-        Ok(Some(self.under_horizon(key.db, record)))
+        Ok(Some(self.under_horizon(key.db, self.hide_dead(key, record))))
     }
 
     fn under_horizon(&self, db: u8, record: Record) -> Record {
@@ -268,10 +277,10 @@ impl Store {
         scan::count(self.engine.as_ref(), &self.horizons, range, now)
     }
 
-    /// Up to `limit` entries of the expiry index that are due at `now`, earliest first: for the sweeper. An entry
-    /// names a row that was written with that expiry; newer rows of the cell may have replaced it since.
+    /// Up to `limit` entries of the expiry index that are due at `now`, earliest first: what [`Store::sweep`] would look
+    /// at. An entry names a row that was written with that expiry; newer rows of the cell may have replaced it since.
     pub fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<Due>, StorageError> {
-        expiry::due(self.engine.as_ref(), now, limit)
+        Ok(expiry::due(self.engine.as_ref(), Vec::new(), now, limit)?.0)
     }
 
     /// Up to which version database `db` was flushed; [`Version::ZERO`] if never.

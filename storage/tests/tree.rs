@@ -9,9 +9,12 @@
 
 mod common;
 
-use common::{Disk, commit, contract, count, delete, expiring, in_db, set, version};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::{Disk, commit, contract, count, delete, expiring, in_db, recomputed, set, version};
 use gyre_storage::tree::{KeyState, PrefixRange, RangeSum};
-use gyre_storage::{KeyRef, PREFIX_END, Record, Row, Store, Version};
+use gyre_storage::{Body, Cell, KeyRef, PREFIX_END, Record, Row, Store, UnixMillis, Version};
+use proptest::prelude::*;
 
 contract!(
     sums_follow_every_kind_of_write,
@@ -25,22 +28,6 @@ contract!(
     states_and_records_of_a_range_come_in_pages,
     trees_survive_reopening_without_hashing,
 );
-
-/// A store that has the same records, and has hashed them all at once.
-fn recomputed(store: &Store) -> Store {
-    let fresh = Store::in_memory();
-    let horizons: Vec<Version> = (0..=u8::MAX).map(|db| store.horizon(db)).collect();
-    fresh.set_horizons(&horizons).unwrap();
-    let mut next = Some(0);
-    while let Some(from) = next {
-        let page = store.scan(None, from, PREFIX_END, 1_000, usize::MAX, true).unwrap();
-        for (db, key, record) in &page.entries {
-            commit(&fresh, &record.rows(KeyRef::new(*db, key)).collect::<Vec<_>>());
-        }
-        next = page.next;
-    }
-    fresh
-}
 
 fn ranges() -> Vec<PrefixRange> {
     let slot = PrefixRange::of_slot(KeyRef::new(0, b"{t}").slot());
@@ -287,4 +274,220 @@ fn trees_survive_reopening_without_hashing(disk: &Disk) {
     assert!(store.forget(key, &read(&store, key)).unwrap());
     assert_eq!(store.tree_sums(&ranges()).unwrap(), sums);
     assert_eq!(store.tree_stats().segments_hashed, 1);
+}
+
+/// Something that happens to a store.
+#[derive(Clone, Debug)]
+enum Event {
+    Commit(Vec<Row<'static>>),
+    /// As a hinted write, and the forgetting of the key once the hint is gone.
+    HintAndForget(Row<'static>, bool),
+    Horizon(u8, u64),
+    Refresh(usize),
+    Sums(PrefixRange),
+    Compact,
+    /// The process is killed; on a pretended disk power fails, and so many of the batches not synced survive.
+    Crash(usize),
+    Sync,
+}
+
+fn any_key() -> impl Strategy<Value = KeyRef<'static>> {
+    const KEYS: [&[u8]; 12] =
+        [b"", b"a", b"aa", b"{a}b", b"\xff", b"{a}c", b"{a}d", b"{a}e", b"{a}f", b"{a}g", b"{a}h", b"{a}i"];
+    (0..2u8, 0..KEYS.len()).prop_map(|(db, key)| KeyRef::new(db, KEYS[key]))
+}
+
+/// A random row. Its version follows from its content, so that equal versions are the same row.
+fn any_row() -> impl Strategy<Value = Row<'static>> {
+    (any_key(), 0..4u64, 0..12u64, 0..3u64).prop_map(|(key, kind, hlc, node)| {
+        let expiry = (hlc % 3 == 0 && kind == 1).then_some(UnixMillis(hlc * 100));
+        let plain = Row { key, version: version(hlc + 1, 4 * node + kind), expiry, ..set(b"", 0, b"") };
+        match kind {
+            0 => Row { body: Body::Tombstone, ..plain },
+            1 => plain,
+            actor => {
+                let body = Body::Counter { base: version(hlc / 2, 1), sum: hlc as i64 - 5 };
+                Row { cell: Cell::Counter { actor }, body, ..plain }
+            }
+        }
+    })
+}
+
+fn any_range() -> impl Strategy<Value = PrefixRange> {
+    let slot = PrefixRange::of_slot(KeyRef::new(0, b"a").slot());
+    let inside = |width: u64| slot.from..slot.from + width;
+    prop_oneof![
+        Just(PrefixRange::ALL),
+        Just(slot),
+        (inside(1 << 18), 1..1u64 << 15).prop_map(|(from, width)| PrefixRange { from, end: from + width }),
+        (0..PREFIX_END, 1..1u64 << 31).prop_map(|(from, width)| PrefixRange { from, end: from + width }),
+    ]
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => prop::collection::vec(any_row(), 1..6).prop_map(Event::Commit),
+        2 => (any_row(), any::<bool>()).prop_map(|(row, forgets)| Event::HintAndForget(row, forgets)),
+        1 => (0..2u8, 0..12u64).prop_map(|(db, hlc)| Event::Horizon(db, hlc)),
+        2 => (0..20usize).prop_map(Event::Refresh),
+        3 => any_range().prop_map(Event::Sums),
+        1 => Just(Event::Compact),
+        2 => (0..6usize).prop_map(Event::Crash),
+        1 => Just(Event::Sync),
+    ]
+}
+
+fn take(disk: &Disk, store: Store, event: &Event) -> Store {
+    match event {
+        Event::Commit(rows) => commit(&store, rows),
+        Event::HintAndForget(row, forgets) => {
+            let mut batch = store.batch();
+            batch.push(row);
+            store.hint(&mut batch, 7, row.key, row.version);
+            store.commit(&mut batch).unwrap();
+            if *forgets {
+                store.drop_hints(7, &store.hints_page(7, None, 100).unwrap()).unwrap();
+                store.forget(row.key, &read(&store, row.key)).unwrap();
+            }
+        }
+        Event::Horizon(db, hlc) => {
+            let mut horizons = [Version::ZERO; 2];
+            horizons[usize::from(*db)] = version(*hlc, 0);
+            store.set_horizons(&horizons).unwrap();
+        }
+        Event::Refresh(segments) => _ = store.refresh_tree(*segments).unwrap(),
+        Event::Sums(range) => {
+            let sum = store.tree_sums(&[*range]).unwrap();
+            assert_eq!(sum, recomputed(&store).tree_sums(&[*range]).unwrap(), "{range:?}");
+        }
+        Event::Compact => store.compact().unwrap(),
+        Event::Sync => store.sync().unwrap(),
+        Event::Crash(kept) => {
+            drop(store);
+            disk.crash(*kept);
+            return disk.open();
+        }
+    }
+    store
+}
+
+fn run(disk: &Disk, events: &[Event]) {
+    let mut store = disk.open();
+    for event in events {
+        store = take(disk, store, event);
+    }
+    check(&store);
+    drop(store);
+    check(&disk.open());
+}
+
+fn history() -> impl Strategy<Value = Vec<Event>> {
+    prop::collection::vec(any_event(), 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn tree_equals_a_full_recomputation_after_any_history(events in history()) {
+        run(&Disk::memory(), &events);
+    }
+
+    #[test]
+    fn replicas_with_the_same_rows_have_equal_trees(
+        (rows, shuffled) in prop::collection::vec(any_row(), 1..60)
+            .prop_flat_map(|rows| (Just(rows.clone()), Just(rows).prop_shuffle())),
+        cuts in 1..9usize,
+        horizon in 0..12u64,
+    ) {
+        let (one, other) = (Store::in_memory(), Store::in_memory());
+        for rows in rows.chunks(cuts) {
+            commit(&one, rows);
+            total(&one);
+        }
+        other.set_horizons(&[version(horizon, 0)]).unwrap();
+        for rows in shuffled.chunks(3) {
+            commit(&other, rows);
+        }
+        one.set_horizons(&[version(horizon, 0)]).unwrap();
+        other.compact().unwrap();
+        prop_assert_eq!(one.tree_sums(&ranges()).unwrap(), other.tree_sums(&ranges()).unwrap());
+    }
+}
+
+#[cfg(feature = "rocksdb")]
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn tree_equals_a_full_recomputation_on_rocksdb(events in history()) {
+        run(&Disk::rocks(), &events);
+    }
+}
+
+/// Threads that commit, forget and flush while others hash; afterwards, and after reopening, nothing is missed.
+fn stress(disk: &Disk) {
+    const COMMITS: u64 = 1_500;
+    let store = disk.open();
+    let names: Vec<Vec<u8>> = (0..900).map(|n| format!("{{{}}}{n}", n % 13).into_bytes()).collect();
+    let writers_left = AtomicU64::new(3);
+    std::thread::scope(|scope| {
+        let (store, names, left) = (&store, &names, &writers_left);
+        for writer in 1..=3u64 {
+            scope.spawn(move || {
+                let (mut batch, mut seed) = (store.batch(), writer);
+                let mut below = |end: u64| {
+                    seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ writer;
+                    seed % end
+                };
+                for commit in 0..COMMITS {
+                    for _ in 0..=below(4) {
+                        let key = &names[below(900) as usize];
+                        batch
+                            .push(&Row { version: version(commit + below(50), writer), ..set(key, 0, b"v") });
+                    }
+                    store.commit(&mut batch).unwrap();
+                    if below(20) == 0 {
+                        let key = KeyRef::new(0, &names[below(900) as usize]);
+                        store.forget(key, &read(store, key)).unwrap();
+                    }
+                    if below(400) == 0 {
+                        store.set_horizons(&[version(commit / 2, 0)]).unwrap();
+                    }
+                }
+                left.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        scope.spawn(move || {
+            while left.load(Ordering::SeqCst) > 0 {
+                store.refresh_tree(3).unwrap();
+            }
+        });
+        scope.spawn(move || {
+            for slot in names.iter().cycle().map(|name| KeyRef::new(0, name).slot()) {
+                let range = PrefixRange::of_slot(slot);
+                let half = PrefixRange { end: range.from + (1 << 17), ..range };
+                store.tree_sums(&[range, half]).unwrap();
+                if left.load(Ordering::SeqCst) == 0 {
+                    break;
+                }
+            }
+        });
+    });
+    drop(store);
+    let store = disk.open();
+    check(&store);
+}
+
+#[test]
+fn no_row_is_missed_under_concurrent_commits() {
+    stress(&Disk::memory());
+}
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn no_row_is_missed_under_concurrent_commits_on_rocksdb() {
+    for _ in 0..3 {
+        stress(&Disk::rocks());
+    }
 }

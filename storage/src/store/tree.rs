@@ -1,7 +1,6 @@
 //! The store's part of Merkle trees: sums of ranges, hashing anew what is dirty, and the pages that an exchange reads.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Store;
@@ -21,10 +20,13 @@ const STEP_KEYS_MAX: u64 = 100_000;
 /// How often a step is repeated because a horizon rose while it was hashing.
 const TRIES_MAX: usize = 3;
 
-/// A slot hashed anew.
+/// What was hashed in one step, to be stored.
 struct Hashed {
-    slot: Slot,
-    leaves: Leaves,
+    /// The horizons it was hashed under.
+    counted: Counted,
+    /// The sums, and the deletion of marks.
+    batch: Batch,
+    heads: Vec<(Slot, Head)>,
     /// Keys passed.
     keys: u64,
 }
@@ -87,7 +89,7 @@ impl Store {
     }
 
     fn counted(&self) -> Counted {
-        Counted { horizons: self.horizons.all() }
+        Counted { horizons: self.horizons.all(), purge: self.purge.all() }
     }
 
     /// The dirty segments that have a part in `ranges`.
@@ -161,47 +163,55 @@ impl Store {
     fn hash(&self, wanted: &[(Slot, Mask)]) -> Result<(), StorageError> {
         self.check_poison()?;
         let ended = self.tree.marks.take(wanted);
-        let result = self.hash_taken(wanted, ended);
+        let result = self.hash_taken(wanted, ended).and_then(|hashed| self.store_sums(wanted, hashed));
         if !matches!(result, Ok(true)) {
             self.tree.marks.set(wanted.iter().copied());
         }
         result.map(|_| ())
     }
 
-    /// As [`Store::hash`], of segments taken with the generation `ended`. Answers whether it is done.
-    fn hash_taken(&self, wanted: &[(Slot, Mask)], ended: u64) -> Result<bool, StorageError> {
-        let counted = self.counted();
-        let mut batch = Batch::default();
-        let (mut hashed, mut keys) = (Vec::with_capacity(wanted.len()), 0);
+    /// Hashes segments that were taken with generation `ended`.
+    fn hash_taken(&self, wanted: &[(Slot, Mask)], ended: u64) -> Result<Hashed, StorageError> {
+        let mut hashed =
+            Hashed { counted: self.counted(), batch: Batch::default(), heads: Vec::new(), keys: 0 };
         for (slot, mask) in wanted {
-            let slot = self.hash_slot(*slot, *mask, &counted)?;
-            hashed.push((slot.slot, put_slot(&mut batch, &slot)));
-            keys += slot.keys;
+            let leaves = self.hash_slot(*slot, *mask, &hashed.counted, &mut hashed.keys)?;
+            hashed.heads.push((*slot, put_slot(&mut hashed.batch, *slot, &leaves)));
         }
-        self.delete_marks(wanted, ended, &mut batch)?;
+        self.delete_marks(wanted, ended, &mut hashed.batch)?;
+        Ok(hashed)
+    }
+
+    /// Writes the sums and the deletion of the marks. Answers false, with nothing written, if a horizon rose meanwhile.
+    fn store_sums(&self, wanted: &[(Slot, Mask)], mut hashed: Hashed) -> Result<bool, StorageError> {
         let mut stale = self.tree.stale.lock();
-        if !Arc::ptr_eq(&counted.horizons, &self.horizons.all()) {
+        if !self.counted().is(&hashed.counted) {
             return Ok(false);
         }
         let mut fresh = stale.clone();
         let whole = wanted.iter().filter(|(_, mask)| *mask == Mask::MAX);
         if whole.fold(false, |changed, (slot, _)| fresh.remove(*slot) | changed) {
-            fresh.put(&mut batch);
+            fresh.put(&mut hashed.batch);
         }
         self.check_poison()?;
-        self.engine.write(batch.encoded(), false).map_err(|error| self.fail(&error))?;
+        self.engine.write(hashed.batch.encoded(), false).map_err(|error| self.fail(&error))?;
         *stale = fresh;
-        self.tree.set_heads(hashed);
-        self.tree.note_hashed(segments_in(wanted) as u64, keys);
+        self.tree.set_heads(hashed.heads);
+        self.tree.note_hashed(segments_in(wanted) as u64, hashed.keys);
         Ok(true)
     }
 
-    fn hash_slot(&self, slot: Slot, mask: Mask, counted: &Counted) -> Result<Hashed, StorageError> {
-        let mut keys = 0;
+    fn hash_slot(
+        &self,
+        slot: Slot,
+        mask: Mask,
+        counted: &Counted,
+        keys: &mut u64,
+    ) -> Result<Leaves, StorageError> {
         if mask != Mask::MAX
-            && let Some(leaves) = self.hash_part(slot, mask, counted, &mut keys)?
+            && let Some(leaves) = self.hash_part(slot, mask, counted, keys)?
         {
-            return Ok(Hashed { slot, leaves, keys });
+            return Ok(leaves);
         }
         // Every prefix that has keys: at most 2^18 of them.
         let mut prefixes: Vec<(u32, RangeSum)> = Vec::new();
@@ -213,9 +223,9 @@ impl Store {
                 Some(last) => last.1 += sum,
                 None => prefixes.push((offset, sum)),
             }
-            keys += 1;
+            *keys += 1;
         })?;
-        Ok(Hashed { slot, leaves: Leaves::of_prefixes(&prefixes), keys })
+        Ok(Leaves::of_prefixes(&prefixes))
     }
 
     /// Hashes the leaves that `mask` touches. `None` if the slot must be hashed as a whole: it is one leaf, it needs
@@ -307,9 +317,9 @@ impl Store {
 }
 
 /// Adds the entries of a slot's tree to `batch`, or their deletion if it is empty.
-fn put_slot(batch: &mut Batch, hashed: &Hashed) -> Head {
-    let (head, leaves) = hashed.leaves.encode();
-    let (head_key, leaves_key) = (head_key(hashed.slot), leaves_key(hashed.slot));
+fn put_slot(batch: &mut Batch, slot: Slot, leaves: &Leaves) -> Head {
+    let (head, leaves) = leaves.encode();
+    let (head_key, leaves_key) = (head_key(slot), leaves_key(slot));
     if head.sum.keys == 0 {
         batch.delete(Family::Tree, &head_key);
         batch.delete(Family::Tree, &leaves_key);
@@ -344,3 +354,6 @@ fn part(slot: Slot, from: u32, end: u32) -> PrefixRange {
     let first = PrefixRange::of_slot(slot).from;
     PrefixRange { from: first + u64::from(from), end: first + u64::from(end) }
 }
+
+#[cfg(test)]
+mod tests;

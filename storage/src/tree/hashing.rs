@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::engine::Engine;
 use crate::error::StorageError;
 use crate::key::KeyRef;
+use crate::purge::PurgeHorizon;
 use crate::record::{Record, mix};
 use crate::scan::{self, Range};
 use crate::tree::{KeyState, KeyStates, PrefixRange, RangeSum, RecordPage};
@@ -15,6 +16,8 @@ use crate::version::{UnixMillis, Version};
 pub(crate) struct Counted {
     /// By database number.
     pub(crate) horizons: Arc<Vec<Version>>,
+    /// By slot; empty if no slot has one.
+    pub(crate) purge: Arc<Vec<PurgeHorizon>>,
 }
 
 impl Counted {
@@ -22,8 +25,22 @@ impl Counted {
         self.horizons.get(usize::from(db)).copied().unwrap_or_default()
     }
 
+    /// Whether no horizon has risen from `other` to this.
+    pub(crate) fn is(&self, other: &Counted) -> bool {
+        Arc::ptr_eq(&self.horizons, &other.horizons) && Arc::ptr_eq(&self.purge, &other.purge)
+    }
+
+    /// What of `record` counts, but for its database's horizon.
+    fn alive(&self, key: KeyRef<'_>, record: Record) -> Record {
+        match self.purge.get(usize::from(key.slot())) {
+            Some(horizon) => record.without_dead(horizon.hidden),
+            None => record,
+        }
+    }
+
     /// The state of `key`, if it counts.
-    fn state(&self, key: KeyRef<'_>, record: &Record) -> Option<KeyState> {
+    fn state(&self, key: KeyRef<'_>, record: Record) -> Option<KeyState> {
+        let record = self.alive(key, record);
         let horizon = self.horizon(key.db);
         let digest = record.state_digest(horizon)?;
         let is_live = record.under_horizon(horizon).view(UnixMillis(0)).is_some();
@@ -40,7 +57,7 @@ pub(crate) fn each_hash(
 ) -> Result<(), StorageError> {
     each_key(engine, range, false, &|_| true, &mut |seen| {
         if let Some((key, record)) = seen.found
-            && let Some(digest) = record.state_digest(counted.horizon(key.db))
+            && let Some(digest) = counted.alive(key, record).state_digest(counted.horizon(key.db))
         {
             visit(key.prefix(), mix(mix(0, key.hash64()), digest));
         }
@@ -71,7 +88,7 @@ pub(crate) fn states(
     let mut states = Vec::new();
     let next = each_key(engine, range, true, &|_| true, &mut |seen| {
         if let Some((key, record)) = seen.found {
-            states.extend(counted.state(key, &record));
+            states.extend(counted.state(key, record));
         }
         seen.keys < keys_max
     })?;
@@ -93,6 +110,7 @@ pub(crate) fn records(
     let next = each_key(engine, range, true, &wanted, &mut |seen| {
         if let Some((key, record)) = seen.found {
             let horizon = counted.horizon(key.db);
+            let record = counted.alive(key, record);
             if record.state_digest(horizon).is_some() {
                 let record = record.under_horizon(horizon);
                 bytes += key.key.len() + record.encoded().len();

@@ -107,37 +107,63 @@ impl Marks {
         }
     }
 
-    /// Ends the generation and takes `wanted` out of what is marked. On return every commit of the ended generation,
-    /// whose number this gives, is done. Not to be called by two threads at once.
+    /// Ends the generation and takes `wanted`, which ascends, out of what is marked. On return every commit of the ended
+    /// generation, whose number this gives, is done. Not to be called by two threads at once.
     pub(crate) fn take(&self, wanted: &[(Slot, Mask)]) -> u64 {
+        let ended = self.end_generation(wanted);
+        self.await_commits_of(ended);
+        self.carry_over(ended, wanted);
+        ended
+    }
+
+    /// The first step: new commits are of the next generation, to which nothing of `wanted` is marked.
+    pub(crate) fn end_generation(&self, wanted: &[(Slot, Mask)]) -> u64 {
         let ended = self.generation.load(Ordering::SeqCst);
-        let (old, new) = (by_parity(&self.marked, ended), by_parity(&self.marked, ended + 1));
-        for_each_rest(old, wanted, |slot, rest| {
+        let new = by_parity(&self.marked, ended + 1);
+        self.for_each_rest(ended, wanted, |slot, rest| {
             if let Some(bits) = new.get(slot) {
                 bits.store(rest, Ordering::Release);
             }
         });
         self.generation.store(ended + 1, Ordering::SeqCst);
-        self.await_commits_of(ended);
-        for_each_rest(old, wanted, |slot, rest| {
-            if let Some(bits) = new.get(slot).filter(|_| rest != 0) {
-                bits.fetch_or(rest, Ordering::AcqRel);
-            }
-        });
         ended
     }
 
+    /// The second step: waits for the commits of the ended generation.
     fn await_commits_of(&self, generation: u64) {
-        let under_way = by_parity(&self.under_way, generation);
-        if under_way.load(Ordering::SeqCst) == 0 {
+        if self.is_quiet(generation) {
             return;
         }
         let mut waiting = self.waiting.lock();
         self.is_awaited.store(true, Ordering::SeqCst);
-        while under_way.load(Ordering::SeqCst) > 0 {
+        while !self.is_quiet(generation) {
             self.ended.wait(&mut waiting);
         }
         self.is_awaited.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether no commit of `generation` is under way.
+    pub(crate) fn is_quiet(&self, generation: u64) -> bool {
+        by_parity(&self.under_way, generation).load(Ordering::SeqCst) == 0
+    }
+
+    /// The last step: what these commits have marked beside `wanted` is marked to the next generation, too.
+    pub(crate) fn carry_over(&self, ended: u64, wanted: &[(Slot, Mask)]) {
+        let new = by_parity(&self.marked, ended + 1);
+        self.for_each_rest(ended, wanted, |slot, rest| {
+            if let Some(bits) = new.get(slot).filter(|_| rest != 0) {
+                bits.fetch_or(rest, Ordering::AcqRel);
+            }
+        });
+    }
+
+    /// Shows what is marked to `generation` of each slot beside `wanted`.
+    fn for_each_rest(&self, generation: u64, wanted: &[(Slot, Mask)], mut visit: impl FnMut(usize, Mask)) {
+        let mut wanted = wanted.iter().copied().peekable();
+        for (slot, bits) in by_parity(&self.marked, generation).iter().enumerate() {
+            let taken = wanted.next_if(|&(next, _)| usize::from(next) == slot).map_or(0, |(_, mask)| mask);
+            visit(slot, bits.load(Ordering::Acquire) & !taken);
+        }
     }
 
     /// Marks segments of slots in memory: their marks are durable.
@@ -198,13 +224,4 @@ impl Drop for Entered<'_> {
 fn by_parity<T>(pair: &[T; 2], generation: u64) -> &T {
     let [even, odd] = pair;
     if generation.is_multiple_of(2) { even } else { odd }
-}
-
-/// Shows what each slot of `bitmap` has beside `wanted`, which ascends.
-fn for_each_rest(bitmap: &Bitmap, wanted: &[(Slot, Mask)], mut visit: impl FnMut(usize, Mask)) {
-    let mut wanted = wanted.iter().copied().peekable();
-    for (slot, bits) in bitmap.iter().enumerate() {
-        let taken = wanted.next_if(|&(next, _)| usize::from(next) == slot).map_or(0, |(_, mask)| mask);
-        visit(slot, bits.load(Ordering::Acquire) & !taken);
-    }
 }
