@@ -26,19 +26,25 @@ pub(super) const PORTION_KEYS_MAX: u64 = 1 << 16;
 pub(super) const PORTION_KEYS_MIN: u64 = 1 << 10;
 
 /// Why an exchange ends before all its slots are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// The peer is down, or has restarted.
+    #[error("the peer is down or has restarted")]
     PeerLost,
     /// The peer did not answer in time.
+    #[error("the peer did not answer in time")]
     TimedOut,
     /// The peer refused.
+    #[error("the peer refused: {0}")]
     Refused(Refusal),
     /// An answer did not fit its question.
+    #[error("an answer of the peer does not fit its question")]
     Misbehaved,
     /// This node's store failed.
+    #[error("the store of this node failed")]
     Storage,
     /// The ring has changed.
+    #[error("the ring has changed")]
     RingChanged,
 }
 

@@ -36,13 +36,16 @@ use crate::wire::{Malformed, Reader, put_count, put_varint};
 const RUNS_MAX: usize = 8_192;
 
 /// Why a peer does not do what it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// By its ring it, or the asking node, is no replica of a slot concerned.
+    #[error("by its ring one of the two is no replica")]
     NotReplica,
     /// It has too much to do.
+    #[error("it has too much to do")]
     Overloaded,
     /// Its store failed.
+    #[error("its store failed")]
     Storage,
 }
 

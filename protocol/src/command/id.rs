@@ -191,6 +191,7 @@ command_ids! {
     GyreRing,
     GyreReplicas,
     GyreHints,
+    GyreRepair,
     GyreHelp,
     Function,
     FunctionFlush,
