@@ -30,11 +30,15 @@ pub enum Mutation {
     HintDroppedEarly,
     /// The sweeper deletes what has expired by a tombstone that it stamps itself.
     SweptAnew,
+    /// The trees of some slots miss everything.
+    TreeMissesLeaf,
+    /// A process that is killed takes the marks of dirty segments with it.
+    DirtyMarkLost,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 9] = [
+    pub const ALL: [Mutation; 11] = [
         Mutation::AckBeforeApply,
         Mutation::NoReadRepair,
         Mutation::ArrivalOrder,
@@ -44,6 +48,8 @@ impl Mutation {
         Mutation::HintLostInCrash,
         Mutation::HintDroppedEarly,
         Mutation::SweptAnew,
+        Mutation::TreeMissesLeaf,
+        Mutation::DirtyMarkLost,
     ];
 
     /// Its name on the command line.
@@ -59,6 +65,8 @@ impl Mutation {
             Mutation::HintLostInCrash => "hint-lost-in-crash",
             Mutation::HintDroppedEarly => "hint-dropped-early",
             Mutation::SweptAnew => "swept-anew",
+            Mutation::TreeMissesLeaf => "tree-misses-leaf",
+            Mutation::DirtyMarkLost => "dirty-mark-lost",
         }
     }
 

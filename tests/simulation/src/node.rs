@@ -9,6 +9,7 @@ use gyre_cluster::clock::HybridClock;
 use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, OpId, ScannedPage, Ticket};
 use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::node::NodeId;
+use gyre_cluster::repair::Repair;
 use gyre_cluster::ring::Ring;
 use gyre_cluster::sweep::Sweeper;
 use gyre_cluster::time::{MonoMicros, Now, UnixMillis};
@@ -23,6 +24,7 @@ use crate::handoff::{self, Replay};
 use crate::mutation::{Distortion, Mutation};
 use crate::network::{LinkIndex, Network, Packet, WORKERS, WorkerAt};
 use crate::queue::{MS, Micros, SECOND};
+use crate::repair;
 use crate::shell::SimShell;
 use crate::surroundings::Env;
 use crate::sweep;
@@ -60,6 +62,7 @@ pub(crate) struct Process {
     pub(crate) replay: Replay,
     pub(crate) membership: Membership,
     pub(crate) sweeper: Sweeper,
+    pub(crate) repair: Repair,
     pub(crate) workers: Vec<Worker>,
 }
 
@@ -164,8 +167,11 @@ impl Node {
         let (locks, distortion) = (Locks::default(), Distortion::new(env.mutation));
         let membership = Membership::new(self.index, incarnation, env);
         let sweeper = sweep::sweeper(env.sweep_interval, now);
-        self.process = Some(Process { store, hlc, locks, distortion, replay, membership, sweeper, workers });
+        let repair = repair::core(id, actor as u64, &store, ring, env.compare_interval, now);
+        self.process =
+            Some(Process { store, hlc, locks, distortion, replay, membership, sweeper, repair, workers });
         self.sweep_and_wait(env);
+        self.compare_and_wait(env);
         self.gossip_and_wait(env);
         self.replay_and_wait(env);
         self.dial_all(env);
@@ -272,6 +278,10 @@ impl Node {
             self.hear(env, node_id(from), bytes);
             return true;
         }
+        if let Message::Exchange { bytes } = message {
+            self.heed(env, node_id(from), bytes);
+            return true;
+        }
         let link = Network::link_id(packet);
         self.step(env, worker, |core, shell, now| core.receive(shell, now, node_id(from), link, message));
         true
@@ -376,6 +386,8 @@ impl Node {
             NodeLocal::Gossip => self.gossip_and_wait(env),
             NodeLocal::Handoff => self.replay_and_wait(env),
             NodeLocal::Sweep => self.sweep_and_wait(env),
+            NodeLocal::Repair => self.compare_and_wait(env),
+            NodeLocal::Work { ticket, work } => self.work(env, *ticket, work),
         }
     }
 

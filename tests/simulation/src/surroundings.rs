@@ -44,6 +44,11 @@ pub(crate) struct Env {
     pub(crate) sweep_interval: Micros,
     /// Rows swept.
     pub(crate) swept: u64,
+    /// How often nodes compare what they hold; `None` while they do not.
+    pub(crate) compare_interval: Option<Micros>,
+    /// Exchanges that ended well, and rows that they have sent.
+    pub(crate) exchanges: u64,
+    pub(crate) exchanged: u64,
     /// How many commits in a thousand take long.
     slow_commits_per_mille: u64,
 }
@@ -65,6 +70,9 @@ impl Env {
             handed_over: 0,
             sweep_interval: plan.sweep_interval,
             swept: 0,
+            compare_interval: plan.compare_interval,
+            exchanges: 0,
+            exchanged: 0,
             slow_commits_per_mille: plan.slow_commits_per_mille,
         }
     }

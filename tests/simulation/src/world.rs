@@ -14,6 +14,7 @@ use crate::event::{Event, NodeLocal};
 use crate::fault::FaultEvent;
 use crate::gossip;
 use crate::history::{End, History};
+use crate::mutation::Mutation;
 use crate::network::{LinkIndex, Packet};
 use crate::node::{Node, node_id};
 use crate::plan::Plan;
@@ -211,7 +212,7 @@ impl World {
         self.nodes[owner.node].step(&mut self.env, owner.worker, |core, shell, now| {
             core.peer_down(shell, now, node_id(peer));
         });
-        self.nodes[owner.node].peer_changed(&self.env, peer);
+        self.nodes[owner.node].peer_changed(&mut self.env, peer);
     }
 
     fn dial(&mut self, link: LinkIndex) {
@@ -224,7 +225,7 @@ impl World {
             return network.redial(queue, random, link);
         }
         self.nodes[owner.node].step(&mut self.env, owner.worker, |core, _, _| core.peer_up(node_id(peer)));
-        self.nodes[owner.node].peer_changed(&self.env, peer);
+        self.nodes[owner.node].peer_changed(&mut self.env, peer);
     }
 
     fn node_local(&mut self, node: usize, local: &NodeLocal) {
@@ -252,6 +253,9 @@ impl World {
             return;
         }
         self.report.stops += 1;
+        if self.env.mutation == Some(Mutation::DirtyMarkLost) {
+            self.nodes[node].disk.lose_dirty_marks();
+        }
         for event in self.nodes[node].stop() {
             // Connections to it end; what else waited for it is gone with it.
             if let Event::Invoke { tag, .. } = event {
