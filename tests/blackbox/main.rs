@@ -16,6 +16,7 @@ mod expiry;
 mod forming;
 mod operator;
 mod outages;
+mod repair;
 mod security;
 #[path = "../support/mod.rs"]
 mod support;
