@@ -211,12 +211,13 @@ fn single_rows_of_deep_slots_are_followed(disk: &Disk) {
         commit(&store, &rows);
         check(&store);
         for change in 0..12u64 {
-            let name = names[(change * 37) as usize].as_bytes();
+            let name = names[change as usize * 37 % names.len()].as_bytes();
             let hashed = store.tree_stats().segments_hashed;
             match change % 3 {
                 0 => commit(&store, &[set(name, 10_000 * keys + change, b"w")]),
                 1 => {
-                    assert!(store.forget(KeyRef::new(0, name), &read(&store, KeyRef::new(0, name))).unwrap())
+                    let key = KeyRef::new(0, name);
+                    assert!(store.forget(key, &read(&store, key)).unwrap());
                 }
                 _ => commit(&store, &[count(name, 9, 10_000 * keys + change, version(5, 1), 1)]),
             }
