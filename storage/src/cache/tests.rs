@@ -195,8 +195,12 @@ impl World {
             Doing::Write { rows, finished, .. } => {
                 let (key, row) = rows[finished];
                 self.cache.finish(HASH, &row, &mut self.scratch);
-                let merged = self.model.finished.entry(key).or_default().merge(&Record::of_row(&row));
-                self.model.finished.insert(key, merged);
+                let record = Record::of_row(&row);
+                // A row that was forgotten before it was finished need not be seen.
+                if covers(self.model.written.entry(key).or_default(), &record) {
+                    let merged = self.model.finished.entry(key).or_default().merge(&record);
+                    self.model.finished.insert(key, merged);
+                }
                 (finished + 1 < rows.len()).then_some(Doing::Write {
                     rows,
                     engine_done: true,
