@@ -15,6 +15,7 @@ mod read;
 pub mod record;
 pub mod row;
 mod scan;
+pub mod siblings;
 mod stats;
 mod store;
 mod superseded;
