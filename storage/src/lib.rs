@@ -28,7 +28,9 @@ pub use expiry::Due;
 pub use hints::{ExpiryPass, Hint, HintCounts, HintStats};
 pub use key::{KeyRef, SLOTS, Slot};
 pub use options::{FsyncPolicy, StoreOptions};
-pub use record::{CounterCell, Record, RecordBuilder, Register, View, parse_integer};
+pub use record::{
+    CounterCell, LiveSibling, Record, RecordBuilder, Register, SiblingCell, SiblingState, View, parse_integer,
+};
 pub use row::{Body, Cell, Row};
 pub use scan::{PREFIX_END, ScanPage};
 pub use stats::{EngineStats, StoreStats};

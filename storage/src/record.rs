@@ -4,22 +4,33 @@
 //! encoded, so that all of these are one reference count or one copy:
 //!
 //! ```text
-//! flags: u8 (1 register, 2 tombstone, 4 expiry) | counters: u16
+//! flags: u8 (1 register, 2 tombstone, 4 expiry, 8 siblings) | counters: u16
 //! [register version: hlc u64, node u64] [expiry ms: u64]
 //! counters × { actor u64, version (hlc, node), base (hlc, node), sum i64 }      by ascending actor
+//! [sibling cells, see record/siblings.rs]
 //! value bytes to the end
 //! ```
 //! All integers are little-endian.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::key::KeyRef;
 use crate::row::{Body, Cell, Row};
 use crate::version::{Hlc, UnixMillis, Version};
 
+mod siblings;
+#[cfg(test)]
+mod tests;
+
+pub use siblings::{LiveSibling, SiblingCell, SiblingState};
+
+use siblings::StagedSiblings;
+
 const REGISTER: u8 = 1;
 const TOMBSTONE: u8 = 2;
 const EXPIRY: u8 = 4;
+const SIBLINGS: u8 = 8;
 const HEAD_BYTES: usize = 3;
 const COUNTER_BYTES: usize = 48;
 
@@ -96,7 +107,8 @@ impl Record {
     /// A record of one register row and no counters.
     #[must_use]
     pub fn of_register(version: Version, expiry: Option<UnixMillis>, value: Option<&[u8]>) -> Record {
-        RecordBuilder { register: Some(Register { version, expiry, value }), counters: Vec::new() }.build()
+        let register = Some(Register { version, expiry, value });
+        RecordBuilder { register, ..RecordBuilder::default() }.build()
     }
 
     /// A record of just `row`.
@@ -142,11 +154,14 @@ impl Record {
             f => f & (TOMBSTONE | EXPIRY) != (TOMBSTONE | EXPIRY),
         };
         let record = Record::whole(Arc::from(bytes));
+        if flags & SIBLINGS != 0 {
+            record.check_siblings()?;
+        }
         let Some(value_at) = record.value_at() else { return Err(MalformedRecord) };
         let has_value = flags & (REGISTER | TOMBSTONE) == REGISTER;
         let actors_ascend = record.counters().is_sorted_by(|a, b| a.actor < b.actor);
         let fits = bytes.len() == value_at || (has_value && bytes.len() > value_at);
-        if flags > 7 || !legal || !fits || !actors_ascend {
+        if flags > 15 || !legal || !fits || !actors_ascend {
             return Err(MalformedRecord);
         }
         Ok(record)
@@ -194,12 +209,26 @@ impl Record {
         self.counter_count() > 0
     }
 
-    /// What a client sees at `now`: `None` when the key does not exist.
+    /// Whether the record has no cells of actors: the common record.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.has_counters() && !self.has_siblings()
+    }
+
+    /// What a client sees at `now`: `None` when the key does not exist. Of several siblings the newest.
+    #[must_use]
+    pub fn view(&self, now: UnixMillis) -> Option<View<'_>> {
+        if self.has_siblings() {
+            return self.siblings(now).first().map(|sibling| sibling.value);
+        }
+        self.plain_view(now)
+    }
+
+    /// What was written without a context, as far as it has not been replaced.
     ///
     /// Counter cells count only on the newest register row (or on its absence, or on its tombstone). A register
     /// that counters stand on is an integer; should it not be one, its bytes win and the counters are void.
-    #[must_use]
-    pub fn view(&self, now: UnixMillis) -> Option<View<'_>> {
+    fn plain_view(&self, now: UnixMillis) -> Option<View<'_>> {
         let register = self.register();
         if register.is_some_and(|r| r.is_expired(now)) {
             return None;
@@ -223,16 +252,20 @@ impl Record {
         }
     }
 
-    /// When the key expires, if it is live at `now` and has an expiry.
+    /// When the key expires, if it is live at `now` and has an expiry. Of several siblings, when the newest does.
     #[must_use]
     pub fn expiry(&self, now: UnixMillis) -> Option<UnixMillis> {
+        if self.has_siblings() {
+            return self.siblings(now).first().and_then(|sibling| sibling.expiry);
+        }
         self.register().filter(|r| r.value.is_some() && !r.is_expired(now)).and_then(|r| r.expiry)
     }
 
     /// The greatest version of any row in the record; [`Version::ZERO`] if absent.
     #[must_use]
     pub fn newest_version(&self) -> Version {
-        self.counters().map(|cell| cell.version).fold(self.base(), Version::max)
+        let counters = self.counters().map(|cell| cell.version);
+        counters.chain(self.sibling_cells().map(|cell| cell.version)).fold(self.base(), Version::max)
     }
 
     /// A 64-bit digest of which row of which cell is newest. Replicas whose digests agree show the same record;
@@ -241,11 +274,19 @@ impl Record {
     #[must_use]
     pub fn digest(&self) -> u64 {
         let base = self.base();
-        self.counters()
+        let digest = self
+            .counters()
             .filter(|cell| cell.base >= base)
             .fold(mix(mix(0, base.hlc.0), base.node), |digest, cell| {
                 mix(mix(mix(digest, cell.actor), cell.version.hlc.0), cell.version.node)
-            })
+            });
+        if !self.has_siblings() {
+            return digest;
+        }
+        // An actor's sibling cell is another one than its counter.
+        self.sibling_cells().fold(mix(digest, u64::from(SIBLINGS)), |digest, cell| {
+            mix(mix(mix(digest, cell.actor), cell.version.hlc.0), cell.version.node)
+        })
     }
 
     /// The union of two records of one key: the newest row of each cell. Commutes, associates, is idempotent.
@@ -257,7 +298,7 @@ impl Record {
         if self.is_absent() {
             return other.clone();
         }
-        if !self.has_counters() && !other.has_counters() {
+        if self.is_plain() && other.is_plain() {
             return if self.base() >= other.base() { self.clone() } else { other.clone() };
         }
         let mut builder = RecordBuilder::from(self);
@@ -269,11 +310,13 @@ impl Record {
     /// is at least a tombstone of that version. [`Version::ZERO`] is no horizon.
     #[must_use]
     pub fn under_horizon(&self, horizon: Version) -> Record {
-        if horizon == Version::ZERO || self.base() > horizon && self.counters().all(|c| c.version > horizon) {
+        let mut cells = self.counters().map(|c| c.version).chain(self.sibling_cells().map(|c| c.version));
+        if horizon == Version::ZERO || self.base() > horizon && cells.all(|version| version > horizon) {
             return self.clone();
         }
         let mut builder = RecordBuilder::from(self);
         builder.counters.retain(|cell| cell.version > horizon);
+        builder.siblings.retain(|cell| cell.version > horizon);
         if self.base() <= horizon {
             builder.register = Some(Register { version: horizon, expiry: None, value: None });
         }
@@ -296,7 +339,14 @@ impl Record {
             expiry: None,
             body: Body::Counter { base: cell.base, sum: cell.sum },
         });
-        register.into_iter().chain(counters)
+        let siblings = self.sibling_cells().map(move |cell| Row {
+            key,
+            cell: Cell::Siblings { actor: cell.actor },
+            version: cell.version,
+            expiry: None,
+            body: Body::Siblings { base: cell.base, set: cell.set },
+        });
+        register.into_iter().chain(counters).chain(siblings)
     }
 
     /// The rows of this record that `other` lacks or has an older version of: what a repair sends. Counter cells that
@@ -307,14 +357,27 @@ impl Record {
         key: KeyRef<'a>,
     ) -> impl Iterator<Item = Row<'a>> + 'a {
         let own_base = self.base();
-        self.rows(key).filter(move |row| match (row.cell, row.body) {
-            (Cell::Counter { .. }, Body::Counter { base, .. }) if base < own_base => false,
-            (Cell::Counter { actor }, _) => other
-                .counters()
-                .find(|cell| cell.actor == actor)
-                .is_none_or(|cell| cell.version < row.version),
-            (Cell::Register, _) => row.version > other.base(),
+        self.rows(key).filter(move |row| {
+            let is_void = matches!(row.body, Body::Counter { base, .. } if base < own_base);
+            !is_void && !other.covers(row)
         })
+    }
+
+    /// Whether whoever has this record need not be told `row`: it has the row, a newer one of the cell, or what makes
+    /// the row void.
+    #[must_use]
+    pub fn covers(&self, row: &Row<'_>) -> bool {
+        match (row.cell, row.body) {
+            (Cell::Register, _) => row.version <= self.base(),
+            (Cell::Counter { .. }, Body::Counter { base, .. }) if base < self.base() => true,
+            (Cell::Counter { actor }, _) => {
+                self.counters().any(|cell| cell.actor == actor && cell.version >= row.version)
+            }
+            (Cell::Siblings { actor }, Body::Siblings { base, set }) => {
+                self.covers_siblings(&SiblingCell { actor, version: row.version, base, set })
+            }
+            (Cell::Siblings { .. }, _) => true,
+        }
     }
 
     fn counter_count(&self) -> u16 {
@@ -330,15 +393,25 @@ impl Record {
 
     /// Where the value begins; `None` if the header claims more than there is.
     fn value_at(&self) -> Option<usize> {
-        let at = HEAD_BYTES + self.register_bytes() + usize::from(self.counter_count()) * COUNTER_BYTES;
+        let at = self.siblings_at() + self.sibling_bytes()?;
         (at <= self.encoded().len()).then_some(at)
+    }
+
+    /// Where the sibling cells begin, if there are any.
+    fn siblings_at(&self) -> usize {
+        HEAD_BYTES + self.register_bytes() + usize::from(self.counter_count()) * COUNTER_BYTES
     }
 }
 
 impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let counters: Vec<_> = self.counters().collect();
-        f.debug_struct("Record").field("register", &self.register()).field("counters", &counters).finish()
+        let mut out = f.debug_struct("Record");
+        out.field("register", &self.register()).field("counters", &counters);
+        if self.has_siblings() {
+            out.field("siblings", &self.sibling_cells().collect::<Vec<_>>());
+        }
+        out.finish()
     }
 }
 
@@ -347,11 +420,16 @@ impl std::fmt::Debug for Record {
 pub struct RecordBuilder<'a> {
     register: Option<Register<'a>>,
     counters: Vec<CounterCell>,
+    siblings: Vec<StagedSiblings<'a>>,
 }
 
 impl<'a> From<&'a Record> for RecordBuilder<'a> {
     fn from(record: &'a Record) -> Self {
-        RecordBuilder { register: record.register(), counters: record.counters().collect() }
+        RecordBuilder {
+            register: record.register(),
+            counters: record.counters().collect(),
+            siblings: record.sibling_cells().map(StagedSiblings::from).collect(),
+        }
     }
 }
 
@@ -359,16 +437,19 @@ impl<'a> RecordBuilder<'a> {
     /// Takes `row` in, unless a newer row of its cell is there already. The row's key is not looked at.
     pub fn add(&mut self, row: &Row<'a>) {
         match (row.cell, row.body) {
-            (Cell::Register, Body::Counter { .. })
-            | (Cell::Counter { .. }, Body::Tombstone | Body::Value(_)) => {}
-            (Cell::Register, body) => {
-                let value = if let Body::Value(bytes) = body { Some(bytes) } else { None };
+            (Cell::Register, Body::Tombstone | Body::Value(_)) => {
+                let value = if let Body::Value(bytes) = row.body { Some(bytes) } else { None };
                 let expiry = row.expiry.filter(|_| value.is_some());
                 self.add_register(Register { version: row.version, expiry, value });
             }
             (Cell::Counter { actor }, Body::Counter { base, sum }) => {
                 self.add_counter(CounterCell { actor, version: row.version, base, sum });
             }
+            (Cell::Siblings { actor }, Body::Siblings { base, set }) => {
+                self.add_siblings(actor, row.version, base, Cow::Borrowed(set));
+            }
+            // Not a row.
+            (Cell::Register | Cell::Counter { .. } | Cell::Siblings { .. }, _) => {}
         }
     }
 
@@ -379,6 +460,9 @@ impl<'a> RecordBuilder<'a> {
         }
         for cell in record.counters() {
             self.add_counter(cell);
+        }
+        for cell in record.sibling_cells() {
+            self.add_siblings(cell.actor, cell.version, cell.base, Cow::Borrowed(cell.set));
         }
     }
 
@@ -416,7 +500,7 @@ impl<'a> RecordBuilder<'a> {
 
     /// Appends the encoded form of what was collected; nothing if that is nothing.
     pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
-        if self.register.is_none() && self.counters.is_empty() {
+        if self.register.is_none() && self.counters.is_empty() && self.siblings.is_empty() {
             return;
         }
         let value = self.register.and_then(|r| r.value).unwrap_or_default();
@@ -425,7 +509,8 @@ impl<'a> RecordBuilder<'a> {
                 | if r.value.is_none() { TOMBSTONE } else { 0 }
                 | if r.expiry.is_some() { EXPIRY } else { 0 }
         });
-        out.push(flags);
+        let siblings = siblings::settled(self.register, &self.siblings);
+        out.push(if siblings.is_empty() { flags } else { flags | SIBLINGS });
         let count = u16::try_from(self.counters.len()).unwrap_or(u16::MAX);
         out.extend_from_slice(&count.to_le_bytes());
         if let Some(register) = self.register {
@@ -440,6 +525,7 @@ impl<'a> RecordBuilder<'a> {
             put_version(out, cell.base);
             out.extend_from_slice(&cell.sum.to_le_bytes());
         }
+        siblings::put_cells(out, &siblings);
         out.extend_from_slice(value);
     }
 }
@@ -478,6 +564,3 @@ fn mix(state: u64, word: u64) -> u64 {
     x ^= x >> 33;
     x.wrapping_mul(0xc4ce_b9fe_1a85_ec53)
 }
-
-#[cfg(test)]
-mod tests;

@@ -20,9 +20,9 @@
 
 use crate::version::UnixMillis;
 
-mod wire;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 /// The actor of what was written without a context. No node's actor has this number.
 pub const PLAIN: u64 = 0;
@@ -91,7 +91,11 @@ impl VersionVector {
     /// The last event seen of `actor`, 0 if none.
     #[must_use]
     pub fn of(&self, actor: u64) -> u64 {
-        self.0.binary_search_by_key(&actor, |entry| entry.0).ok().and_then(|at| self.0.get(at)).map_or(0, |e| e.1)
+        self.0
+            .binary_search_by_key(&actor, |entry| entry.0)
+            .ok()
+            .and_then(|at| self.0.get(at))
+            .map_or(0, |e| e.1)
     }
 
     /// Whether the write `dot` was seen.
@@ -175,7 +179,8 @@ impl<'a> SiblingSet<'a> {
     /// Whether joining `other` would change nothing.
     #[must_use]
     pub fn descends(&self, other: &SiblingSet<'_>) -> bool {
-        let has_replaced = |sibling: &Sibling<'_>| other.seen.covers(sibling.dot) && !other.holds(sibling.dot);
+        let has_replaced =
+            |sibling: &Sibling<'_>| other.seen.covers(sibling.dot) && !other.holds(sibling.dot);
         self.seen.descends(&other.seen) && !self.siblings.iter().any(has_replaced)
     }
 

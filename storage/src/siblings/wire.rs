@@ -12,7 +12,8 @@
 use crate::version::UnixMillis;
 
 use super::{
-    ACTORS_MAX, Dot, MalformedSiblings, PLAIN, SIBLINGS_ENCODED_MAX, Sibling, SiblingSet, VersionVector};
+    ACTORS_MAX, Dot, MalformedSiblings, PLAIN, SIBLINGS_ENCODED_MAX, Sibling, SiblingSet, VersionVector,
+};
 
 const FORMAT: u8 = 1;
 const ENTRY_BYTES: usize = 16;
@@ -34,7 +35,8 @@ impl VersionVector {
         let (entries, rest) = rest.split_at_checked(count * ENTRY_BYTES).ok_or(MalformedSiblings)?;
         let (words, _) = entries.as_chunks::<8>();
         let (pairs, _) = words.as_chunks::<2>();
-        let pairs = pairs.iter().map(|[actor, event]| (u64::from_le_bytes(*actor), u64::from_le_bytes(*event)));
+        let pairs =
+            pairs.iter().map(|[actor, event]| (u64::from_le_bytes(*actor), u64::from_le_bytes(*event)));
         let vector = VersionVector(pairs.collect());
         let is_in_order = vector.0.is_sorted_by(|a, b| a.0 < b.0) && vector.0.iter().all(|entry| entry.1 > 0);
         if is_in_order { Ok((vector, rest)) } else { Err(MalformedSiblings) }
@@ -82,7 +84,11 @@ impl<'a> SiblingSet<'a> {
             siblings.push(sibling);
         }
         let is_in_order = siblings.is_sorted_by(|a, b| super::place(a.dot) < super::place(b.dot));
-        if rest.is_empty() && is_in_order { Ok(SiblingSet { seen, siblings }) } else { Err(MalformedSiblings) }
+        if rest.is_empty() && is_in_order {
+            Ok(SiblingSet { seen, siblings })
+        } else {
+            Err(MalformedSiblings)
+        }
     }
 }
 
