@@ -212,13 +212,13 @@ impl Record {
     /// Whether the record has no cells of actors: the common record.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        !self.has_counters() && !self.has_siblings()
+        !self.has_counters() && !self.has_sibling_cells()
     }
 
     /// What a client sees at `now`: `None` when the key does not exist. Of several siblings the newest.
     #[must_use]
     pub fn view(&self, now: UnixMillis) -> Option<View<'_>> {
-        if self.has_siblings() {
+        if self.has_sibling_cells() {
             return self.siblings(now).first().map(|sibling| sibling.value);
         }
         self.plain_view(now)
@@ -255,7 +255,7 @@ impl Record {
     /// When the key expires, if it is live at `now` and has an expiry. Of several siblings, when the newest does.
     #[must_use]
     pub fn expiry(&self, now: UnixMillis) -> Option<UnixMillis> {
-        if self.has_siblings() {
+        if self.has_sibling_cells() {
             return self.siblings(now).first().and_then(|sibling| sibling.expiry);
         }
         self.register().filter(|r| r.value.is_some() && !r.is_expired(now)).and_then(|r| r.expiry)
@@ -265,7 +265,7 @@ impl Record {
     #[must_use]
     pub fn newest_version(&self) -> Version {
         let counters = self.counters().map(|cell| cell.version);
-        counters.chain(self.sibling_cells().map(|cell| cell.version)).fold(self.base(), Version::max)
+        counters.chain(self.all_sibling_cells().map(|cell| cell.version)).fold(self.base(), Version::max)
     }
 
     /// A 64-bit digest of which row of which cell is newest. Replicas whose digests agree show the same record;
@@ -280,12 +280,9 @@ impl Record {
             .fold(mix(mix(0, base.hlc.0), base.node), |digest, cell| {
                 mix(mix(mix(digest, cell.actor), cell.version.hlc.0), cell.version.node)
             });
-        if !self.has_siblings() {
-            return digest;
-        }
         // An actor's sibling cell is another one than its counter.
-        self.sibling_cells().fold(mix(digest, u64::from(SIBLINGS)), |digest, cell| {
-            mix(mix(mix(digest, cell.actor), cell.version.hlc.0), cell.version.node)
+        self.sibling_cells().fold(digest, |digest, cell| {
+            mix(mix(mix(digest, !cell.actor), cell.version.hlc.0), cell.version.node)
         })
     }
 
@@ -310,7 +307,7 @@ impl Record {
     /// is at least a tombstone of that version. [`Version::ZERO`] is no horizon.
     #[must_use]
     pub fn under_horizon(&self, horizon: Version) -> Record {
-        let mut cells = self.counters().map(|c| c.version).chain(self.sibling_cells().map(|c| c.version));
+        let mut cells = self.counters().map(|c| c.version).chain(self.all_sibling_cells().map(|c| c.version));
         if horizon == Version::ZERO || self.base() > horizon && cells.all(|version| version > horizon) {
             return self.clone();
         }
@@ -339,7 +336,7 @@ impl Record {
             expiry: None,
             body: Body::Counter { base: cell.base, sum: cell.sum },
         });
-        let siblings = self.sibling_cells().map(move |cell| Row {
+        let siblings = self.all_sibling_cells().map(move |cell| Row {
             key,
             cell: Cell::Siblings { actor: cell.actor },
             version: cell.version,
@@ -349,16 +346,20 @@ impl Record {
         register.into_iter().chain(counters).chain(siblings)
     }
 
-    /// The rows of this record that `other` lacks or has an older version of: what a repair sends. Counter cells that
-    /// this record's register has voided for ever are left out.
+    /// The rows of this record that `other` lacks or has an older version of: what a repair sends. Cells that this
+    /// record's register has voided for ever are left out.
     pub fn rows_missing_in<'a>(
         &'a self,
         other: &'a Record,
         key: KeyRef<'a>,
     ) -> impl Iterator<Item = Row<'a>> + 'a {
-        let own_base = self.base();
+        let (base, sibling_base) = (self.base(), self.sibling_base());
         self.rows(key).filter(move |row| {
-            let is_void = matches!(row.body, Body::Counter { base, .. } if base < own_base);
+            let is_void = match row.body {
+                Body::Counter { base: own, .. } => own < base,
+                Body::Siblings { base: own, .. } => own < sibling_base,
+                Body::Tombstone | Body::Value(_) => false,
+            };
             !is_void && !other.covers(row)
         })
     }
@@ -408,8 +409,8 @@ impl std::fmt::Debug for Record {
         let counters: Vec<_> = self.counters().collect();
         let mut out = f.debug_struct("Record");
         out.field("register", &self.register()).field("counters", &counters);
-        if self.has_siblings() {
-            out.field("siblings", &self.sibling_cells().collect::<Vec<_>>());
+        if self.has_sibling_cells() {
+            out.field("siblings", &self.all_sibling_cells().collect::<Vec<_>>());
         }
         out.finish()
     }
@@ -428,7 +429,7 @@ impl<'a> From<&'a Record> for RecordBuilder<'a> {
         RecordBuilder {
             register: record.register(),
             counters: record.counters().collect(),
-            siblings: record.sibling_cells().map(StagedSiblings::from).collect(),
+            siblings: record.all_sibling_cells().map(StagedSiblings::from).collect(),
         }
     }
 }
@@ -461,7 +462,7 @@ impl<'a> RecordBuilder<'a> {
         for cell in record.counters() {
             self.add_counter(cell);
         }
-        for cell in record.sibling_cells() {
+        for cell in record.all_sibling_cells() {
             self.add_siblings(cell.actor, cell.version, cell.base, Cow::Borrowed(cell.set));
         }
     }

@@ -192,6 +192,11 @@ impl<'a> SiblingSet<'a> {
         before - self.siblings.len()
     }
 
+    /// Has seen `dot` from now on, which is not one of the values.
+    pub fn see(&mut self, dot: Dot) {
+        self.seen.see(dot);
+    }
+
     /// Drops the values that do not satisfy `keep`, as if they had been replaced.
     pub fn retain(&mut self, mut keep: impl FnMut(&Sibling<'a>) -> bool) {
         self.siblings.retain(|sibling| keep(sibling));

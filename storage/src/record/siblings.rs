@@ -9,10 +9,14 @@
 //! seen (the *base*). What a key holds is the join of the cells on the greatest base, and the register's value if that is
 //! the base and no cell has seen it replaced. So SET and DEL, which give the key a newer base, replace all siblings.
 //!
-//! A record keeps no cell that says nothing beside the others: one on an older base, or one of which another cell on the
-//! same base descends (of cells that know the same, the newest row stays). That loses nothing: an actor's later rows
+//! A record keeps no cell that says nothing beside the others: one of which another cell on the same base descends (of
+//! cells that know the same, the newest row stays), or one on an older base. That loses nothing: an actor's later rows
 //! descend from its earlier ones, so whatever makes a row void makes the older rows of its cell void, too, and merging
 //! still commutes, associates and is idempotent. Once one write has seen all others, its cell is the only one.
+//!
+//! One exception: a cell on an older base stays, though it does not count, while its version is greater than the newest
+//! base (a SET and a write with a context met, and the SET's clock was behind). Its actor must stamp its next row after
+//! it, and so must find its version in the record.
 
 use std::borrow::Cow;
 
@@ -96,15 +100,25 @@ impl SiblingState<'_> {
 }
 
 impl Record {
-    /// Whether the record has sibling cells: whether the key was written with a context since it was last written
-    /// without one.
+    /// Whether the key was written with a context since it was last written without one.
     #[must_use]
     pub fn has_siblings(&self) -> bool {
+        self.sibling_cells().next().is_some()
+    }
+
+    /// Whether the record has sibling cells, be they void.
+    pub(super) fn has_sibling_cells(&self) -> bool {
         self.encoded().first().is_some_and(|flags| flags & SIBLINGS != 0)
     }
 
-    /// The sibling cells, by ascending actor.
+    /// The sibling cells that count, by ascending actor.
     pub fn sibling_cells(&self) -> impl Iterator<Item = SiblingCell<'_>> {
+        let base = self.sibling_base();
+        self.all_sibling_cells().filter(move |cell| cell.base == base)
+    }
+
+    /// The sibling cells, those on an older base included.
+    pub(super) fn all_sibling_cells(&self) -> impl Iterator<Item = SiblingCell<'_>> {
         let block = self.sibling_block().unwrap_or_default();
         let mut rest = block.get(BLOCK_HEAD_BYTES..).unwrap_or_default();
         std::iter::from_fn(move || {
@@ -161,17 +175,17 @@ impl Record {
     }
 
     /// The greatest version that anything of the record stands on.
-    fn sibling_base(&self) -> Version {
-        self.sibling_cells().map(|cell| cell.base).fold(self.base(), Version::max)
+    pub(super) fn sibling_base(&self) -> Version {
+        self.all_sibling_cells().map(|cell| cell.base).fold(self.base(), Version::max)
     }
 
     /// Whether the record has `cell`, or what makes it void.
     pub(super) fn covers_siblings(&self, cell: &SiblingCell<'_>) -> bool {
         let base = self.sibling_base();
         cell.base < base
-            || self.sibling_cells().any(|own| {
+            || self.all_sibling_cells().any(|own| {
                 own.actor == cell.actor && own.version >= cell.version
-                    || cell.base == base && dominates(&own, cell)
+                    || own.base == base && cell.base == base && dominates(&own, cell)
             })
     }
 
@@ -199,7 +213,7 @@ impl Record {
 
     /// How many bytes the block takes, its head included; `None` if its head is cut off.
     pub(super) fn sibling_bytes(&self) -> Option<usize> {
-        if !self.has_siblings() {
+        if !self.has_sibling_cells() {
             return Some(0);
         }
         let at = self.siblings_at();
@@ -227,20 +241,24 @@ impl<'a> super::RecordBuilder<'a> {
     }
 }
 
-/// The cells that are not void, beside `register`.
+/// The cells that a record keeps beside `register`.
 pub(super) fn settled<'b>(
     register: Option<Register<'_>>,
     staged: &'b [StagedSiblings<'_>],
 ) -> Vec<SiblingCell<'b>> {
     let base =
         staged.iter().map(|cell| cell.base).fold(register.map_or(Version::ZERO, |r| r.version), Version::max);
-    let cells: Vec<SiblingCell<'b>> =
-        staged.iter().map(StagedSiblings::cell).filter(|cell| cell.base == base).collect();
+    let cells: Vec<SiblingCell<'b>> = staged
+        .iter()
+        .map(StagedSiblings::cell)
+        .filter(|cell| cell.base == base || cell.version > base)
+        .collect();
     if cells.len() < 2 {
         return cells;
     }
     let is_void = |cell: &SiblingCell<'_>| {
-        cells.iter().any(|other| other.actor != cell.actor && dominates(other, cell))
+        let mut others = cells.iter().filter(|other| other.actor != cell.actor && other.base == base);
+        cell.base == base && others.any(|other| dominates(other, cell))
     };
     let mut settled: Vec<SiblingCell<'b>> = cells.iter().filter(|cell| !is_void(cell)).copied().collect();
     // A bound for what never happens: so many actors that have not seen each other's writes.
