@@ -9,14 +9,14 @@
 //! seen (the *base*). What a key holds is the join of the cells on the greatest base, and the register's value if that is
 //! the base and no cell has seen it replaced. So SET and DEL, which give the key a newer base, replace all siblings.
 //!
-//! A record keeps no cell that says nothing beside the others: one of which another cell on the same base descends (of
-//! cells that know the same, the newest row stays), or one on an older base. That loses nothing: an actor's later rows
-//! descend from its earlier ones, so whatever makes a row void makes the older rows of its cell void, too, and merging
-//! still commutes, associates and is idempotent. Once one write has seen all others, its cell is the only one.
+//! A record keeps no cell that says nothing beside newer ones: one of which a newer cell on the same base descends, or
+//! one on an older base that is no newer than the newest base. That loses nothing: an actor's later rows descend from
+//! its earlier ones, so whatever makes a row void makes the older rows of its cell void, too, and merging still commutes,
+//! associates and is idempotent. Once one write has seen all others, its cell is the only one.
 //!
-//! One exception: a cell on an older base stays, though it does not count, while its version is greater than the newest
-//! base (a SET and a write with a context met, and the SET's clock was behind). Its actor must stamp its next row after
-//! it, and so must find its version in the record.
+//! What is void beside something *older* stays: its actor must stamp its next row after it, and so must find its version
+//! in the record. (A cell on an older base then does not count; it is left by a SET and a write with a context that met
+//! while the SET's clock was behind.)
 
 use std::borrow::Cow;
 
@@ -284,10 +284,11 @@ pub(super) fn put_cells(out: &mut Vec<u8>, cells: &[SiblingCell<'_>]) {
     }
 }
 
-/// Whether `cell`, on the same base, says nothing beside `other`. Of two that know the same, the newer one stays.
+/// Whether `cell`, on the same base, is void beside `other`. (A node that lost its disk and with it the mark of its clock
+/// might repeat a version, as another actor.)
 fn dominates(other: &SiblingCell<'_>, cell: &SiblingCell<'_>) -> bool {
-    let (theirs, own) = (decoded(other), decoded(cell));
-    theirs.descends(&own) && (other.version >= cell.version || !own.descends(&theirs))
+    let is_newer = (other.version, other.actor) >= (cell.version, cell.actor);
+    is_newer && decoded(other).descends(&decoded(cell))
 }
 
 /// The set of a cell. Cells are checked where they come from.
