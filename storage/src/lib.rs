@@ -11,6 +11,7 @@ mod hints;
 mod horizon;
 pub mod key;
 mod options;
+mod purge;
 mod read;
 pub mod record;
 pub mod row;
@@ -19,6 +20,7 @@ pub mod siblings;
 mod stats;
 mod store;
 mod superseded;
+pub mod tree;
 pub mod version;
 
 pub use batch::Batch;
@@ -28,11 +30,12 @@ pub use expiry::Due;
 pub use hints::{ExpiryPass, Hint, HintCounts, HintStats};
 pub use key::{KeyRef, SLOTS, Slot};
 pub use options::{FsyncPolicy, StoreOptions};
+pub use purge::PurgeHorizon;
 pub use record::{
     CounterCell, LiveSibling, Record, RecordBuilder, Register, SiblingCell, SiblingState, View, parse_integer,
 };
 pub use row::{Body, Cell, Row};
 pub use scan::{PREFIX_END, ScanPage};
 pub use stats::{EngineStats, StoreStats};
-pub use store::{FORMAT, Store};
+pub use store::{FORMAT, PurgeStep, Store, SweepPass, SweepStep};
 pub use version::{Hlc, UnixMillis, Version};

@@ -30,6 +30,8 @@ pub(crate) fn newest(
 #[derive(Default)]
 pub(crate) struct Found {
     cells: RecordBuilder<'static>,
+    /// How many sibling cells there were.
+    sibling_cells: usize,
     complete: Option<Record>,
 }
 
@@ -46,9 +48,10 @@ impl Found {
                 self.cells.add_counter(CounterCell { actor, version: key.version, base, sum });
             }
             (Cell::Siblings { actor }, Body::Siblings { base, set }) => {
+                self.sibling_cells += 1;
                 self.cells.add_siblings(actor, key.version, base, Cow::Owned(set.to_vec()));
             }
-            (Cell::Register, Body::Tombstone) => self.complete_with(key, None, None),
+            (Cell::Register, Body::Tombstone) => self.complete_with(key, value.expiry, None),
             (Cell::Register, Body::Value(bytes)) => {
                 let wanted = with_values || self.cells.has_counters();
                 self.complete_with(key, value.expiry, Some(if wanted { bytes } else { &[] }));
@@ -72,6 +75,11 @@ impl Found {
     /// Whether the register row was seen; only older versions follow.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete.is_some()
+    }
+
+    /// How many sibling cells were seen. The record has fewer if some are void.
+    pub(crate) fn sibling_cells(&self) -> usize {
+        self.sibling_cells
     }
 
     pub(crate) fn into_record(self) -> Record {

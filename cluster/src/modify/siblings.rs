@@ -73,9 +73,10 @@ pub(super) fn seen(record: &Record, now: UnixMillis, context: &[u8]) -> Result<V
         return Err(ModifyError::ContextAhead);
     }
     // Sets know of events whose rows are void, too.
-    let event = record.sibling_state().set.seen().newest().max(context.seen.newest());
+    let state = record.sibling_state();
+    let event = state.set.seen().newest().max(context.seen.newest());
     let event = Version { hlc: Hlc(event), node: u64::MAX };
-    Ok(record.newest_version().max(context.base).max(event))
+    Ok(record.newest_version().max(state.base).max(context.base).max(event))
 }
 
 /// What is known of a key when it is written with a context.

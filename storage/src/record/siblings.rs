@@ -22,7 +22,7 @@ use std::borrow::Cow;
 
 use super::{MalformedRecord, Record, Register, SIBLINGS, View, put_version, u64_at, version_at};
 use crate::siblings::{Dot, PLAIN, SiblingSet};
-use crate::version::{UnixMillis, Version};
+use crate::version::{Hlc, UnixMillis, Version};
 
 /// How many sibling cells a record may have. A record keeps cells only of actors that have not seen each other's writes.
 const CELLS_MAX: usize = 1_024;
@@ -128,10 +128,20 @@ impl Record {
         })
     }
 
+    /// How many sibling cells the record keeps.
+    pub(crate) fn kept_sibling_cells(&self) -> usize {
+        self.all_sibling_cells().count()
+    }
+
+    /// Whether the record keeps the sibling cell of `actor`: whether that is not void beside the others.
+    pub(crate) fn keeps_siblings_of(&self, actor: u64) -> bool {
+        self.all_sibling_cells().any(|cell| cell.actor == actor)
+    }
+
     /// What the sibling cells say together.
     #[must_use]
     pub fn sibling_state(&self) -> SiblingState<'_> {
-        let base = self.sibling_base();
+        let base = self.ghost_base().unwrap_or_else(|| self.sibling_base());
         let sets = self.sibling_cells().map(|cell| decoded(&cell));
         let set = sets.reduce(|joined, set| joined.join(&set)).unwrap_or_default();
         SiblingState { base, set, plain: self.plain_dot(base) }
@@ -172,6 +182,29 @@ impl Record {
         let value = self.register().filter(|register| register.value.is_some()).map(|_| base.hlc.0);
         let event = counters.chain(value).max()?;
         Some(Dot { event, actor: PLAIN })
+    }
+
+    /// What siblings of a key that is dead stand on, though it is not forgotten everywhere yet: a version after whatever
+    /// others may still show of it, and the same on all nodes that forget it up to the same horizon.
+    fn ghost_base(&self) -> Option<Version> {
+        let ghost = self.register().filter(|_| self.is_ghost())?;
+        Some(Version { hlc: Hlc::from_millis(ghost.expiry?.0 + 1), node: 0 })
+    }
+
+    /// Whether nothing is left of a key that was written with a context, and everything of it is at or before `horizon`.
+    pub(super) fn siblings_are_dead_at(&self, horizon: Hlc) -> bool {
+        let state = self.sibling_state();
+        let has_expired = |expiry: Option<UnixMillis>| expiry.is_some_and(|at| at.0 <= horizon.millis());
+        let plain_is_dead = match state.plain {
+            Some(dot) => {
+                state.set.seen().covers(dot)
+                    || self.register().is_some_and(|register| has_expired(register.expiry))
+            }
+            None => true,
+        };
+        plain_is_dead
+            && self.newest_version().hlc <= horizon
+            && state.set.siblings().iter().all(|sibling| has_expired(sibling.expiry))
     }
 
     /// The greatest version that anything of the record stands on.
