@@ -116,7 +116,6 @@ fn take_count(bytes: &[u8], most: usize) -> Result<(usize, &[u8]), MalformedSibl
 }
 
 /// Appends `value` as LEB128.
-#[expect(clippy::cast_possible_truncation, reason = "masked to seven bits")]
 fn put_varint(out: &mut Vec<u8>, value: u64) {
     let mut rest = value;
     while rest >= 0x80 {

@@ -93,7 +93,7 @@ fn a_stand_in_goes_on_from_its_own_cell_though_others_answer_its_read() {
     let mut bench = Bench::with(6, |replicas| !replicas.contains(&super::NodeId(1)));
     // A peer believes all replicas to be down and has it lead. It knows better, and asks them; its own cell they lack.
     let own = siblings(ACTOR, 7, Version::ZERO, b"before");
-    bench.shell.record = Some(own.clone());
+    bench.shell.record = Some(own);
     let name = bench.key.clone();
     let mut bytes = Vec::new();
     nothing().encode(&mut bytes);

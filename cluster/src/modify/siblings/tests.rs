@@ -397,7 +397,7 @@ fn a_key_that_many_actors_have_written_moves_to_a_new_base_and_loses_nothing() {
         let mut bytes = Vec::new();
         CausalContext { seen, ..context }.encode(&mut bytes);
         key.run(&Modify::SetSibling { context: &bytes, value: value.as_bytes(), expiry: None }, actor);
-        assert_eq!(key.values().len(), 2.min(actor as usize), "actor {actor}");
+        assert_eq!(key.values().len() as u64, 2.min(actor), "actor {actor}");
     }
     let state = key.record.sibling_state();
     assert!(state.set.seen().len() < 10, "{} actors", state.set.seen().len());
