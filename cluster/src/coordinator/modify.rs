@@ -422,7 +422,12 @@ impl ModifyOp {
     ) -> Result<(modify::Change, Version), ModifyError> {
         let (modify, actor) = (self.change.modify(), cx.env.config.actor);
         if let Change::Siblings(_) = self.change {
-            let seen = modify::seen_in_context(&modify, record, cx.now.wall)?;
+            // What a node whose clock is wrong has stamped is refused from its clients as it is from itself.
+            let context = modify::seen_in_context(&modify, &Record::ABSENT)?.hlc;
+            if context > cx.env.clock.now() && cx.env.clock.observe(context, cx.now.wall).is_err() {
+                return Err(ModifyError::ContextAhead);
+            }
+            let seen = modify::seen_in_context(&modify, record)?;
             let version = cx.env.stamp_after(cx.now, seen);
             let dot = Dot { event: version.hlc.0, actor };
             return Ok((modify::apply_in_context(&modify, record, cx.now.wall, dot)?, version));

@@ -217,8 +217,10 @@ pub enum ModifyError {
     /// The context does not parse.
     #[error("BADCONTEXT the context is damaged, truncated or forged, or of another cluster")]
     BadContext,
-    /// The context has seen what is far in the future of this node's clock.
-    #[error("BADCONTEXT the context is more than a day ahead of the clock of the key's primary")]
+    /// The context has seen what is further ahead of the primary's clock than clocks may differ.
+    #[error(
+        "BADCONTEXT the context is further ahead of the clock of the key's primary than max-clock-drift allows"
+    )]
     ContextAhead,
 }
 
@@ -387,16 +389,12 @@ pub fn apply_in_context(
 /// What a change that has a context must be stamped after: the greatest version that `record` or the context knows of.
 ///
 /// # Errors
-/// [`ModifyError::ContextAhead`] if the context has seen what is too far in the future at `now`.
-pub fn seen_in_context(
-    modify: &Modify<'_>,
-    record: &Record,
-    now: UnixMillis,
-) -> Result<Version, ModifyError> {
+/// [`ModifyError::BadContext`] if the context does not parse.
+pub fn seen_in_context(modify: &Modify<'_>, record: &Record) -> Result<Version, ModifyError> {
     let (Modify::SetSibling { context, .. } | Modify::DeleteSiblings { context }) = modify else {
         return Ok(record.newest_version());
     };
-    siblings::seen(record, now, context)
+    siblings::seen(record, context)
 }
 
 /// The value of a live key with its expiry, counters summed up.

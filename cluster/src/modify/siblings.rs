@@ -20,9 +20,6 @@ pub const SIBLING_BYTES_MAX: usize = 8 << 20;
 pub const SIBLINGS_BYTES_MAX: usize = 32 << 20;
 /// A key that so many actors have written moves to a new base, without the actors of which nothing is left.
 pub const ACTORS_FOLDED: usize = 256;
-/// How far a context may be ahead of the clock of the node it is used on: far more than clocks differ, and little enough
-/// that no context can use the clock values up.
-const CONTEXT_AHEAD_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// VC.SET: a value whose time has passed at `now` only replaces.
 pub(super) fn set(
@@ -67,11 +64,8 @@ pub(super) fn delete(
 }
 
 /// See [`super::seen_in_context`].
-pub(super) fn seen(record: &Record, now: UnixMillis, context: &[u8]) -> Result<Version, ModifyError> {
+pub(super) fn seen(record: &Record, context: &[u8]) -> Result<Version, ModifyError> {
     let context = CausalContext::decode(context).map_err(|_| ModifyError::BadContext)?;
-    if context.newest() > Hlc::from_millis(now.0.saturating_add(CONTEXT_AHEAD_MS_MAX)) {
-        return Err(ModifyError::ContextAhead);
-    }
     // Sets know of events whose rows are void, too.
     let state = record.sibling_state();
     let event = state.set.seen().newest().max(context.seen.newest());

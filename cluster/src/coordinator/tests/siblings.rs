@@ -4,7 +4,7 @@ use super::{Bench, QUORUM, WALL, value, version};
 use crate::coordinator::Tag;
 use crate::message::Message;
 use crate::modify::context::CausalContext;
-use crate::modify::{Crowd, Modify, ModifyReply, SIBLINGS_WARNED};
+use crate::modify::{Crowd, Modify, ModifyError, ModifyReply, SIBLINGS_WARNED};
 use crate::outcome::{Failure, Outcome};
 
 use gyre_storage::siblings::{Dot, Sibling, SiblingSet};
@@ -129,8 +129,8 @@ fn a_node_whose_store_has_failed_writes_no_siblings() {
 #[test]
 fn the_row_comes_after_everything_that_the_context_has_seen() {
     let mut bench = Bench::new();
-    let future = (WALL.0 + 3_600_000) << 16;
-    let seen = CausalContext::of(&value(future, b"set elsewhere"));
+    let ahead = (WALL.0 + 400) << 16;
+    let seen = CausalContext::of(&value(ahead, b"set elsewhere"));
     let held = value(5, b"older");
     bench.shell.record = Some(held.clone());
     put(&mut bench, &seen, b"new");
@@ -138,10 +138,29 @@ fn the_row_comes_after_everything_that_the_context_has_seen() {
     bench.serve(asked, &held);
     let written = &bench.shell.applies[0].1;
     let cell = written.sibling_cells().next().unwrap();
-    assert_eq!(cell.base, version(future), "it stands on what its client has seen");
-    assert!(cell.version > version(future));
+    assert_eq!(cell.base, version(ahead), "it stands on what its client has seen");
+    assert!(cell.version > version(ahead));
     bench.commit(true);
     assert_eq!(values(&bench.shell.record.clone().unwrap()), [b"new"], "which voids what was before");
+}
+
+#[test]
+fn a_context_ahead_of_the_clock_is_refused_as_a_peer_would_be() {
+    for (ahead_ms, is_refused) in [(400, false), (600, true), (u64::MAX >> 20, true)] {
+        let mut bench = Bench::new();
+        let seen = CausalContext::of(&value((WALL.0 + ahead_ms) << 16, b"set elsewhere"));
+        let tag = put(&mut bench, &seen, b"new");
+        let asked = bench.shell.sent[0].to.0;
+        bench.serve(asked, &Record::ABSENT);
+        assert_eq!(bench.requests(2).iter().any(|(_, m)| matches!(m, Message::Apply { .. })), !is_refused);
+        if !is_refused {
+            bench.commit(true);
+            bench.serve(2, &Record::ABSENT);
+        }
+        let expected = if is_refused { Outcome::Refused(ModifyError::ContextAhead) } else { DONE };
+        assert_eq!(bench.outcome(tag), expected, "{ahead_ms} ms");
+        assert!(bench.shell.locks.is_empty());
+    }
 }
 
 #[test]
