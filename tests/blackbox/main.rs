@@ -17,6 +17,7 @@ mod forming;
 mod operator;
 mod outages;
 mod security;
+mod siblings;
 #[path = "../support/mod.rs"]
 mod support;
 mod whole_keyspace;

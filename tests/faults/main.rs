@@ -14,6 +14,7 @@
     reason = "what does not hold fails the test"
 )]
 
+mod cart;
 mod ledger;
 mod links;
 mod load;

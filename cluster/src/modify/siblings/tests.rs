@@ -404,3 +404,35 @@ fn a_key_that_many_actors_have_written_moves_to_a_new_base_and_loses_nothing() {
     key.put(&before, b"merged");
     assert_eq!(key.values().len(), 2, "a context from before the move still replaces what it has seen");
 }
+
+/// Bytes beside the values: of the newest row's value, of the record, of the token.
+fn metadata(key: &Single) -> [usize; 3] {
+    let values: usize = key.values().iter().map(Vec::len).sum();
+    let cell = key.record.sibling_cells().max_by_key(|cell| cell.version).unwrap();
+    let held: usize = SiblingSet::decode(cell.set).unwrap().siblings().iter().map(|s| s.value.len()).sum();
+    // A row's value is its head, the base, and the set.
+    let row = 1 + 16 + cell.set.len() - held;
+    let token = CausalContext::of(&key.record).token(7, super::tests::key()).len();
+    [row, key.record.encoded().len() - values, token]
+}
+
+/// The table of `docs/siblings.md`.
+#[test]
+fn metadata_at_1_5_and_20_actors_is_what_the_documentation_says() {
+    for (actors, merged, concurrent) in [
+        (1, [40, 76, 62], [40, 76, 62]),
+        (5, [104, 140, 147], [120, 156, 147]),
+        (20, [344, 380, 467], [420, 456, 467]),
+    ] {
+        let value = [b'x'; 64];
+        let [mut one, mut all] = [Single::default(), Single::default()];
+        for actor in 1..=actors {
+            let context = one.context();
+            one.run(&Modify::SetSibling { context: &context, value: &value, expiry: None }, actor);
+            all.run(&Modify::SetSibling { context: b"", value: &value, expiry: None }, actor);
+        }
+        assert_eq!((metadata(&one), one.values().len()), (merged, 1), "{actors} actors");
+        let count = usize::try_from(actors).unwrap();
+        assert_eq!((metadata(&all), all.values().len()), (concurrent, count), "{actors} actors");
+    }
+}
