@@ -8,6 +8,8 @@ use crate::verify::pending_hints;
 
 const LEFT: &[usize] = &[0, 1];
 const RIGHT: &[usize] = &[2, 3, 4];
+/// Keys that are asked for, each over a connection of its own.
+const PROBES: usize = 20;
 
 struct Broken<'a> {
     network: &'a Network,
@@ -33,12 +35,30 @@ impl Stage for Broken<'_> {
                         eventually_equals("the other side is seen down", &others.len(), || node.sees_down());
                     }
                 }
+                self.wait_served();
             }
             Happening::Heals => {
                 self.network.heal();
                 self.cluster.wait_formed();
                 eventually_equals("hints are handed over", &0, || pending_hints(&self.cluster));
             }
+        }
+    }
+}
+
+impl Broken<'_> {
+    /// What was sent before every worker knew may still end in a time-out, and a client would repeat it. The example
+    /// does not, so this waits until no worker of any node has to learn anything more.
+    fn wait_served(&self) {
+        for node in &self.cluster.nodes {
+            eventually_equals("both sides serve", &PROBES, || {
+                let is_served = |probe: &usize| {
+                    let mut client = node.client();
+                    client.run(&format!("VC.GET probe:{probe}")).error().is_empty()
+                        && client.run(&format!("INCR probe:{probe}")).error().is_empty()
+                };
+                (0..PROBES).filter(is_served).count()
+            });
         }
     }
 }
