@@ -205,6 +205,16 @@ fn coordinators(out: &mut Families, workers: &[Statistics]) {
         (&[("kind", "resolved")][..], sum(|worker| worker.counter_rounds_resolved)),
     ];
     out.counters("gyre_counter_rounds_total", "Increments by how many rounds they took.", rounds);
+    let many = sum(|worker| worker.siblings_many);
+    out.counter("gyre_siblings_many_total", "Writes with a context that left 25 siblings or more.", many);
+    let merged = sum(|worker| worker.siblings_merged);
+    out.counter(
+        "gyre_siblings_merged_total",
+        "Writes with a context that kept only the newest sibling.",
+        merged,
+    );
+    let dropped = sum(|worker| worker.siblings_dropped);
+    out.counter("gyre_siblings_dropped_total", "Siblings that these writes dropped.", dropped);
     let forwarded = sum(|worker| worker.forwarded);
     out.counter("gyre_forwarded_total", "Read-modify-writes sent to the key's primary.", forwarded);
     out.counter("gyre_served_total", "Requests served as a replica.", sum(|worker| worker.served));

@@ -18,6 +18,7 @@ mod operator;
 mod outages;
 mod repair;
 mod security;
+mod siblings;
 #[path = "../support/mod.rs"]
 mod support;
 mod whole_keyspace;

@@ -14,6 +14,7 @@
     reason = "what does not hold fails the test"
 )]
 
+mod cart;
 mod drift;
 mod ledger;
 mod links;

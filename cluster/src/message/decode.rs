@@ -1,6 +1,7 @@
 //! Reading messages: bytes from a peer give a message or an error, never a panic, and nothing is allocated that
 //! the bytes received do not pay for.
 
+use gyre_storage::siblings::SiblingSet;
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
 
 use super::{DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange, flag, kind, reason};
@@ -87,6 +88,12 @@ impl<'a> Reader<'a> {
             flag::COUNTER => {
                 let cell = Cell::Counter { actor: self.u64()? };
                 (cell, Body::Counter { base: self.version()?, sum: i64::from_le_bytes(self.array()?) })
+            }
+            flag::SIBLINGS => {
+                let cell = Cell::Siblings { actor: self.u64()? };
+                let (base, set) = (self.version()?, self.rest());
+                SiblingSet::decode(set).map_err(|_| DecodeError::Malformed)?;
+                (cell, Body::Siblings { base, set })
             }
             _ => return Err(DecodeError::Malformed),
         };

@@ -382,6 +382,7 @@ pub(crate) mod flag {
     pub(crate) const TOMBSTONE: u8 = 4;
     pub(crate) const COUNTER: u8 = 8;
     pub(crate) const HINT: u8 = 16;
+    pub(crate) const SIBLINGS: u8 = 32;
 }
 
 /// Codes of a [`Reason`].

@@ -218,7 +218,8 @@ impl World {
                     return Err(format!("a healed cluster failed\n{}", self.history.get(tag)));
                 };
                 if level == Consistency::All {
-                    self.checkers.check_end(key, &record)?;
+                    let wall = UnixMillis(truth_ms(self.env.queue.now()));
+                    self.checkers.check_end(key, &record, wall)?;
                 }
             }
         }

@@ -28,6 +28,8 @@ pub(crate) struct Env {
     /// What has become of hints.
     pub(crate) owed: Owed,
     pub(crate) mutation: Option<Mutation>,
+    /// Keys of which a write has merged siblings, since the world last looked.
+    pub(crate) merged_siblings: Vec<usize>,
     /// Operations that have ended and whose clients are to be told.
     pub(crate) finished: Vec<(Tag, Outcome)>,
     /// Which node an id names.
@@ -62,6 +64,7 @@ impl Env {
             journal: Journal::new(plan),
             owed: Owed::default(),
             mutation: plan.mutation,
+            merged_siblings: Vec::new(),
             finished: Vec::new(),
             names: (0..plan.nodes).map(|index| (node_id(index), index)).collect(),
             topology,

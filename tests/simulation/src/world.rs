@@ -54,6 +54,8 @@ pub(crate) struct World {
     pace: (Micros, u64),
     /// How many faults have struck.
     pub(crate) strikes: u64,
+    /// What clients have got from VC.GET, by operation.
+    pub(crate) contexts: BTreeMap<u64, Vec<u8>>,
     /// Nodes whose disk has failed to sync, so that a restart may lose rows.
     pub(crate) unsafe_disks: BTreeSet<usize>,
     /// When each node last lost rows.
@@ -88,6 +90,7 @@ impl World {
             recovered_at: None,
             pace: (0, 0),
             strikes: 0,
+            contexts: BTreeMap::new(),
             unsafe_disks: BTreeSet::new(),
             rows_lost_at: vec![None; plan.nodes],
             synced_at: vec![0; plan.nodes],
@@ -293,8 +296,11 @@ impl World {
             let records: Vec<Record> = replicas.iter().map(|&replica| held[replica][key].clone()).collect();
             let anywhere = held.iter().fold(Record::ABSENT, |all, records| all.merge(&records[key]));
             let may_be_gone = self.plan.fsync == FsyncPolicy::No;
-            let verdict = self.checkers.rows_lost(key, &records, &anywhere, may_be_gone);
-            self.violated(verdict);
+            self.judged = key;
+            let verdict = self.checkers.rows_lost(key, &records, &anywhere, may_be_gone, &self.env);
+            if verdict.is_err() {
+                return self.violated(verdict);
+            }
         }
         let checkers = &self.checkers;
         self.history.taint(|operation| checkers.key(operation.key).replicas.contains(&node));
