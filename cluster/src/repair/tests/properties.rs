@@ -29,7 +29,11 @@ fn write(world: &mut World, (nodes, key, kind, clock): Write) {
         match kind {
             0 => world.node(node).delete(&key, stamp),
             1 => world.node(node).put(&key, &clock.to_le_bytes(), stamp),
-            actor => world.node(node).add(&key, u64::from(actor), base, 1, stamp),
+            actor => {
+                // Nobody adds to a register before it is stamped.
+                let stamp = version(clock + 6, u64::from(actor));
+                world.node(node).add(&key, u64::from(actor), base, 1, stamp);
+            }
         }
     }
 }
