@@ -28,11 +28,13 @@ pub enum Mutation {
     HintLostInCrash,
     /// A hint is removed when its record is sent, not when that is acknowledged.
     HintDroppedEarly,
+    /// A node that has lost its disk writes counter cells under a name it had before.
+    ActorReused,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 8] = [
+    pub const ALL: [Mutation; 9] = [
         Mutation::AckBeforeApply,
         Mutation::NoReadRepair,
         Mutation::ArrivalOrder,
@@ -41,6 +43,7 @@ impl Mutation {
         Mutation::QuorumOffByOne,
         Mutation::HintLostInCrash,
         Mutation::HintDroppedEarly,
+        Mutation::ActorReused,
     ];
 
     /// Its name on the command line.
@@ -55,6 +58,7 @@ impl Mutation {
             Mutation::QuorumOffByOne => "quorum-off-by-one",
             Mutation::HintLostInCrash => "hint-lost-in-crash",
             Mutation::HintDroppedEarly => "hint-dropped-early",
+            Mutation::ActorReused => "actor-reused",
         }
     }
 
