@@ -18,7 +18,7 @@ pub fn status_reply(node: &Node) -> Reply {
     let mut pairs = vec![("state", state), ("node", Reply::text(node.id.to_string()))];
     pairs.push(("version", Reply::text(env!("CARGO_PKG_VERSION"))));
     pairs.push(("uptime-seconds", number(node.started.elapsed().as_secs())));
-    pairs.push(("incarnation", number(node.incarnation)));
+    pairs.push(("incarnation", number(node.incarnation())));
     pairs.push(("clients", Reply::count(node.clients.len())));
     if let Some(topology) = (**topology).as_ref() {
         pairs.extend(cluster(topology));

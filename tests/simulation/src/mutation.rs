@@ -30,11 +30,13 @@ pub enum Mutation {
     HintDroppedEarly,
     /// The sweeper deletes what has expired by a tombstone that it stamps itself.
     SweptAnew,
+    /// A node that has lost its disk writes counter cells under a name it had before.
+    ActorReused,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 9] = [
+    pub const ALL: [Mutation; 10] = [
         Mutation::AckBeforeApply,
         Mutation::NoReadRepair,
         Mutation::ArrivalOrder,
@@ -44,6 +46,7 @@ impl Mutation {
         Mutation::HintLostInCrash,
         Mutation::HintDroppedEarly,
         Mutation::SweptAnew,
+        Mutation::ActorReused,
     ];
 
     /// Its name on the command line.
@@ -59,6 +62,7 @@ impl Mutation {
             Mutation::HintLostInCrash => "hint-lost-in-crash",
             Mutation::HintDroppedEarly => "hint-dropped-early",
             Mutation::SweptAnew => "swept-anew",
+            Mutation::ActorReused => "actor-reused",
         }
     }
 
