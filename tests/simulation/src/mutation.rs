@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use gyre_cluster::level::Consistency;
-use gyre_storage::{KeyRef, Record};
+use gyre_cluster::modify::context::CausalContext;
+use gyre_storage::siblings::Dot;
+use gyre_storage::{Hlc, KeyRef, Record};
 
 /// A deliberate bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,11 +34,15 @@ pub enum Mutation {
     SweptAnew,
     /// A node that has lost its disk writes counter cells under a name it had before.
     ActorReused,
+    /// The context that a client gets claims to have seen what was written a little later.
+    ContextTooWide,
+    /// A write with a context replaces nothing.
+    ContextIgnored,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 10] = [
+    pub const ALL: [Mutation; 12] = [
         Mutation::AckBeforeApply,
         Mutation::NoReadRepair,
         Mutation::ArrivalOrder,
@@ -47,6 +53,8 @@ impl Mutation {
         Mutation::HintDroppedEarly,
         Mutation::SweptAnew,
         Mutation::ActorReused,
+        Mutation::ContextTooWide,
+        Mutation::ContextIgnored,
     ];
 
     /// Its name on the command line.
@@ -63,6 +71,24 @@ impl Mutation {
             Mutation::HintDroppedEarly => "hint-dropped-early",
             Mutation::SweptAnew => "swept-anew",
             Mutation::ActorReused => "actor-reused",
+            Mutation::ContextTooWide => "context-too-wide",
+            Mutation::ContextIgnored => "context-ignored",
+        }
+    }
+
+    /// The context that a client has of a read which gave `context`.
+    pub(crate) fn distort_context(mutation: Option<Mutation>, context: CausalContext) -> CausalContext {
+        const WIDER: u64 = Hlc::from_millis(500).0;
+        match mutation {
+            Some(Mutation::ContextIgnored) => CausalContext::default(),
+            Some(Mutation::ContextTooWide) => {
+                let mut wider = context.clone();
+                for dot in context.seen.iter() {
+                    wider.seen.see(Dot { event: dot.event.saturating_add(WIDER), ..dot });
+                }
+                wider
+            }
+            _ => context,
         }
     }
 
