@@ -31,7 +31,7 @@ struct Replay {
 pub async fn run(worker: Rc<Worker>) {
     let node = Arc::clone(worker.node());
     let timeout = Duration::from_millis(node.config.load().request_timeout_ms);
-    let config = HandoffConfig { settle: timeout * 2, ..HandoffConfig::new(node.id, node.actor()) };
+    let config = HandoffConfig { settle: timeout * 2, ..HandoffConfig::new(node.id, node.actor) };
     let core = Handoff::new(config, node.ring.load_full(), worker.now().mono);
     let replay = Rc::new(Replay { worker, core: RefCell::new(core), progress: Notify::new() });
     loop {

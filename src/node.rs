@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -36,8 +36,11 @@ const META_TOPOLOGY: &str = "topology";
 pub struct Node {
     /// This node's id; also the second part of every version it stamps.
     pub id: NodeId,
-    /// How often this node has started.
-    pub incarnation: u64,
+    /// How often this node has started, as far as its disk and the cluster know: see [`Node::incarnation`].
+    incarnation: AtomicU64,
+    /// Whose counter cells this process writes. Random, drawn at this start: whatever became of the disk, and of what
+    /// it had not synced, no earlier process has written under it, and an actor must never repeat a cell's row.
+    pub actor: u64,
     /// Random, drawn at this start: tells a node that dials itself from two nodes of one id.
     pub instance: u128,
     /// The settings, replaced as a whole by CONFIG SET.
@@ -109,7 +112,8 @@ impl Node {
         );
         Ok(Node {
             id,
-            incarnation,
+            incarnation: AtomicU64::new(incarnation),
+            actor: rand::random(),
             instance: rand::random(),
             store: Arc::new(store),
             clock: Arc::new(clock),
@@ -135,11 +139,20 @@ impl Node {
         })
     }
 
-    /// The actor of this start's counter cells: another one after each restart, since the store may have lost what it
-    /// had not synced, and an actor must never repeat a cell's row.
-    pub fn actor(&self) -> u64 {
-        let bytes = murmur3_128(&[self.id.0.to_be_bytes(), self.incarnation.to_be_bytes()].concat());
-        u64::try_from(bytes >> 64).unwrap_or(u64::MAX)
+    /// How often this node has started. Greater with each start, also after its disk was lost: it may be raised once,
+    /// when a node with an empty disk learns that the cluster has known it before.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation.load(Ordering::Acquire)
+    }
+
+    /// Makes the incarnation `incarnation`, durably.
+    ///
+    /// # Errors
+    /// [`StorageError`] if it cannot be stored; nothing is changed then.
+    pub fn raise_incarnation(&self, incarnation: u64) -> Result<(), StorageError> {
+        self.store.meta_put(META_INCARNATION, &incarnation.to_be_bytes())?;
+        self.incarnation.store(incarnation, Ordering::Release);
+        Ok(())
     }
 
     /// What this node says of itself in the topology document.
@@ -152,7 +165,7 @@ impl Node {
         let peer_bind = peer_bind_address(&config).unwrap_or(client_bind);
         Member {
             id: self.id,
-            incarnation: self.incarnation,
+            incarnation: self.incarnation(),
             revision: 0,
             state: MemberState::Joining,
             client_addr: Endpoint::new(announced(client_bind), config.announce_port.unwrap_or(config.port)),

@@ -21,7 +21,7 @@ pub fn status_reply(node: &Node) -> Reply {
     let mut pairs = vec![("state", state), ("node", Reply::text(node.id.to_string()))];
     pairs.push(("version", Reply::text(env!("CARGO_PKG_VERSION"))));
     pairs.push(("uptime-seconds", number(node.started.elapsed().as_secs())));
-    pairs.push(("incarnation", number(node.incarnation)));
+    pairs.push(("incarnation", number(node.incarnation())));
     pairs.push(("clients", Reply::count(node.clients.len())));
     let oldest = repair::oldest_seconds(&node.repair.load(), wall_clock(), node.started_at);
     pairs.push(("oldest-unverified-seconds", oldest.map_or(Reply::Null, number)));

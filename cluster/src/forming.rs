@@ -27,7 +27,12 @@
 //! change when nodes start again, as long as this holds of the old and the new ones together. It is impossible to do
 //! better: two groups of nodes that name only themselves cannot know of each other when one of them starts first. For
 //! the same reason a node whose only seed is itself, and which loses its disk, forms a second cluster unless a member
-//! of the first reaches it in time: name more than one seed. A node that loses its disk must come back under a new id.
+//! of the first reaches it in time: name more than one seed.
+//!
+//! # A node that lost its disk
+//! comes back under its id if the operator has configured that id: a member tells it the document, in which it finds
+//! itself with data that it does not have. It asks for its seat as the incarnation after the seat's
+//! ([`Topology::admit`]) and is told [`Effect::Join`] with the word that it is empty. Under another id it is a new node.
 //!
 //! A promise to a proposer that is lost for good, disk and all, binds until the data directory (which holds nothing
 //! else yet) is removed; [`Waiting::Promise`] names the proposer for the log.
@@ -42,7 +47,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gyre_storage::key::murmur3_128;
 
 pub use self::api::{Effect, Event, FormingOptions, Promise, Saved, Waiting};
-pub use self::greet::greet;
+pub use self::greet::{greet, is_request_for_seat};
 pub use self::message::{Ballot, FORMING_NODES_MAX, FormingMessage, Refusal, SEEDS_MAX, SeedView, Status};
 use self::view::View;
 use crate::node::NodeId;
@@ -84,6 +89,8 @@ pub struct Forming {
     /// Whether the last status is out of date.
     has_news: bool,
     is_done: bool,
+    /// The node has lost its disk and has asked for its seat, as the incarnation that its options now name.
+    is_returning: bool,
     /// Proposes although there is a lower id: rivals for the simulation, since complete views name one proposer.
     #[cfg(test)]
     is_rival: bool,
@@ -132,15 +139,16 @@ impl Forming {
             status_at: None,
             has_news: true,
             is_done: false,
+            is_returning: false,
             #[cfg(test)]
             is_rival: false,
         };
         match saved {
-            Saved::Topology(topology) => forming.adopt(topology, effects),
+            Saved::Topology(topology) => forming.adopt(topology, false, effects),
             Saved::Promise(promise) => forming.promise = Some(promise),
             Saved::Nothing if forming.seeds.is_empty() => {
                 let alone = forming.document(forming.cluster_id(0), []);
-                forming.adopt(alone, effects);
+                forming.adopt(alone, false, effects);
             }
             Saved::Nothing => {}
         }
@@ -220,12 +228,9 @@ impl Forming {
             FormingMessage::Busy { ballot, holder } => self.turned_down(now, from, ballot, holder),
             FormingMessage::Formed { .. } => {
                 self.end_attempt(now);
-                let member = Box::new(self.options.member.clone());
-                let replication_factor = self.options.replication_factor;
-                let message = FormingMessage::Admit { member, replication_factor };
-                effects.push(Effect::Send { to: from, message });
+                self.ask_for_admission(from, effects);
             }
-            FormingMessage::Document(topology) => self.documented(*topology, effects),
+            FormingMessage::Document(topology) => self.documented(now, from, *topology, effects),
             FormingMessage::Refused(refusal) => effects.push(Effect::Refused(refusal)),
             FormingMessage::Status(_) | FormingMessage::Admit { .. } => {}
         }
@@ -288,8 +293,14 @@ impl Forming {
         }
     }
 
+    fn ask_for_admission(&self, to: NodeId, effects: &mut Vec<Effect>) {
+        let member = Box::new(self.options.member.clone());
+        let replication_factor = self.options.replication_factor;
+        effects.push(Effect::Send { to, message: FormingMessage::Admit { member, replication_factor } });
+    }
+
     /// A cluster exists. The node takes the seat it has in it.
-    fn documented(&mut self, topology: Topology, effects: &mut Vec<Effect>) {
+    fn documented(&mut self, now: MonoMicros, from: NodeId, topology: Topology, effects: &mut Vec<Effect>) {
         let (options, id) = (&self.options, self.options.member.id);
         if topology.cluster_name != options.cluster_name {
             let (cluster, node) = (topology.cluster_name, options.cluster_name.clone());
@@ -300,24 +311,44 @@ impl Forming {
             return effects.push(Effect::Refused(Refusal::ReplicationFactor { cluster, node }));
         }
         let Some(seat) = topology.members.get(&id) else { return };
-        // An Active seat is for the node that promised itself to this very cluster. Any other has lost its disk, and
-        // must not answer for data that it no longer holds.
         let has_promised =
             self.promise.as_ref().is_some_and(|promise| promise.ballot.cluster_id == topology.cluster_id);
         match seat.state {
-            MemberState::Active if !has_promised => effects.push(Effect::Refused(Refusal::IdTaken { id })),
             MemberState::Left => effects.push(Effect::Refused(Refusal::IdTaken { id })),
-            MemberState::Active | MemberState::Joining => self.adopt(topology, effects),
+            MemberState::Active if !has_promised => self.returned(now, from, topology, effects),
+            MemberState::Active | MemberState::Joining => self.adopt(topology, false, effects),
         }
     }
 
+    /// The node has an Active seat in `topology`, and nothing on its disk says so: it has lost its disk. It asks for the
+    /// seat as the next incarnation, and takes it once the document says that it has it.
+    fn returned(&mut self, now: MonoMicros, from: NodeId, topology: Topology, effects: &mut Vec<Effect>) {
+        let id = self.options.member.id;
+        let known = topology.members.get(&id).map_or(0, |seat| seat.incarnation);
+        let asked = self.options.member.incarnation;
+        if self.is_returning && known == asked {
+            return self.adopt(topology, true, effects);
+        }
+        if self.is_returning && known > asked {
+            // Another process has taken the seat meanwhile.
+            return effects.push(Effect::Refused(Refusal::IdTaken { id }));
+        }
+        if !self.is_returning {
+            self.end_attempt(now);
+            self.is_returning = true;
+            self.options.member.incarnation = asked.max(known + 1);
+        }
+        self.ask_for_admission(from, effects);
+    }
+
     /// The node belongs to the cluster of `topology`, which names it.
-    fn adopt(&mut self, mut topology: Topology, effects: &mut Vec<Effect>) {
+    fn adopt(&mut self, mut topology: Topology, is_empty: bool, effects: &mut Vec<Effect>) {
         // Only a topology from another node's disk could lack this node; then there is nothing to renew.
         let _ = topology.renew(&self.options.member);
         self.is_done = true;
         self.attempt = None;
-        effects.push(Effect::Join(topology));
+        let incarnation = self.options.member.incarnation;
+        effects.push(Effect::Join { topology, incarnation, has_lost_its_disk: is_empty });
     }
 
     /// Does whatever is due at `now`.
@@ -352,7 +383,7 @@ impl Forming {
             let seated = promised.iter().filter_map(|&node| self.view.latest(node));
             let seated: Vec<Member> = seated.map(|status| status.member.clone()).collect();
             let topology = self.document(attempt.ballot.cluster_id, seated);
-            self.adopt(topology.clone(), effects);
+            self.adopt(topology.clone(), false, effects);
             for to in promised {
                 let message = FormingMessage::Document(Box::new(topology.clone()));
                 effects.push(Effect::Send { to, message });

@@ -103,8 +103,8 @@ pub enum TopologyError {
     /// The cluster would have more than [`MEMBERS_MAX`] members.
     #[error("a cluster has at most {MEMBERS_MAX} members")]
     TooManyMembers,
-    /// A node without data asks for the seat of a member that owns data, or that left.
-    #[error("node {id} already is or was a member; a node that lost its data needs a new id")]
+    /// A node asks for the seat of a member that left.
+    #[error("node {id} was a member and has left; a node that comes back needs a new id")]
     IdTaken {
         /// The id.
         id: NodeId,
@@ -185,24 +185,41 @@ impl Topology {
         Ok(changed)
     }
 
-    /// Admits a node that holds no data of this cluster, as Joining. Asking twice changes nothing.
+    /// Admits a node that holds no data of this cluster: as Joining; or, if it is an Active member that has lost its
+    /// disk, back to its seat, of which it then is a later incarnation. Asking twice changes nothing.
+    ///
+    /// Who asks for an Active seat must ask for a later incarnation than the seat's; otherwise nothing changes, and the
+    /// document tells it which one that is. So whatever the lost disk had written under the seat's name, nothing that is
+    /// made after it has the same incarnation.
     ///
     /// # Errors
-    /// [`TopologyError::IdTaken`] if a member of its id owns data or has left: the node lost its disk and must not
-    /// answer for it. [`TopologyError::TooManyMembers`], [`TopologyError::InvalidMember`].
+    /// [`TopologyError::IdTaken`] if a member of its id has left. [`TopologyError::TooManyMembers`],
+    /// [`TopologyError::InvalidMember`].
     pub fn admit(&mut self, member: &Member) -> Result<Changed, TopologyError> {
         if !member.is_valid() {
             return Err(TopologyError::InvalidMember { id: member.id });
         }
+        let mut admitted = Member { state: MemberState::Joining, ..member.clone() };
         match self.members.get(&member.id) {
-            Some(known) if known.state != MemberState::Joining => {
+            Some(known) if known.state == MemberState::Left => {
                 return Err(TopologyError::IdTaken { id: member.id });
+            }
+            Some(known) if known.state == MemberState::Active => {
+                if member.incarnation <= known.incarnation {
+                    return Ok(Changed::default());
+                }
+                admitted = Member {
+                    state: MemberState::Active,
+                    rack: known.rack.clone(),
+                    vnodes: known.vnodes,
+                    ..admitted
+                };
             }
             None if self.members.len() >= MEMBERS_MAX => return Err(TopologyError::TooManyMembers),
             _ => {}
         }
         let mut changed = Changed::default();
-        self.put(&Member { state: MemberState::Joining, ..member.clone() }, &mut changed);
+        self.put(&admitted, &mut changed);
         Ok(changed)
     }
 

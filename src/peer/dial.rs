@@ -153,7 +153,7 @@ async fn connect(worker: &Rc<Worker>, address: &str, target: &Target) -> Result<
         turn.core.peer_up(id);
     });
     membership::linked(worker, &peer, target);
-    if worker.node().peers.connected(id) {
+    if worker.node().peers.connected(id, peer.identity.instance) {
         tracing::info!(peer = %id, address, "peer is up");
     }
     let reason = read_frames(worker, read, rest, &peer, Direction::Ours).await;

@@ -62,7 +62,7 @@ fn round(worker: &Rc<Worker>) -> Duration {
 fn begin(node: &Node, topology: &Topology, worker: &Worker) -> Gossip {
     let options = GossipOptions {
         id: node.id,
-        incarnation: node.incarnation,
+        incarnation: node.incarnation(),
         about: about(node, topology),
         settings: settings(&node.config.load()),
         random: rand::random(),
@@ -168,7 +168,7 @@ fn perform(worker: &Rc<Worker>, effects: Vec<Effect>) {
             }
             Effect::Superseded { incarnation } => tracing::error!(
                 incarnation,
-                own = worker.node().incarnation,
+                own = worker.node().incarnation(),
                 "peers know a later start of this node: two processes run under one id, or this directory is an old copy"
             ),
         }

@@ -36,7 +36,7 @@ pub(super) fn identity(node: &Node) -> Identity {
         cluster_name: node.config.load().cluster_name.clone(),
         cluster_id: node.topology.load().as_ref().as_ref().map_or(0, |topology| topology.cluster_id),
         node: node.id,
-        incarnation: node.incarnation,
+        incarnation: node.incarnation(),
         instance: node.instance,
         versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX),
     }

@@ -8,7 +8,10 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use gyre_cluster::forming::{Effect, Event, Forming, FormingMessage, FormingOptions, Promise, Saved, greet};
+use gyre_cluster::forming::{
+    Effect, Event, Forming, FormingMessage, FormingOptions, Promise, Refusal, Saved, greet,
+    is_request_for_seat,
+};
 use gyre_cluster::handshake::Peer;
 use gyre_cluster::message::Message;
 use gyre_cluster::node::NodeId;
@@ -110,7 +113,15 @@ fn perform(worker: &Rc<Worker>, effects: Vec<Effect>) {
                     spawn_local(keep(Rc::clone(worker), Target::Fresh(node, address)));
                 }
             }
-            Effect::Join(topology) => join(worker, topology),
+            Effect::Join { topology, incarnation, has_lost_its_disk } => {
+                if has_lost_its_disk {
+                    tracing::warn!(
+                        incarnation,
+                        "this node was a member with data and its disk is empty: it has its seat back and holds nothing yet"
+                    );
+                }
+                join(worker, topology, incarnation);
+            }
             Effect::Refused(refusal) => {
                 return give_up(&format!("this node cannot join the cluster: {refusal}"));
             }
@@ -118,9 +129,14 @@ fn perform(worker: &Rc<Worker>, effects: Vec<Effect>) {
     }
 }
 
-/// This node belongs to the cluster of `topology` from now on, under its present address and incarnation.
-fn join(worker: &Rc<Worker>, mut topology: Topology) {
+/// This node belongs to the cluster of `topology` from now on, as `incarnation` and under its present address.
+fn join(worker: &Rc<Worker>, mut topology: Topology, incarnation: u64) {
     let node = worker.node();
+    if incarnation != node.incarnation()
+        && let Err(error) = node.raise_incarnation(incarnation)
+    {
+        return give_up(&format!("cannot store the incarnation: {error}"));
+    }
     if let Err(error) = topology.renew(&node.member()) {
         return give_up(&format!("this node's entry in the topology cannot be renewed: {error}"));
     }
@@ -166,14 +182,15 @@ pub fn is_for(message: &Message<'_>) -> bool {
 }
 
 /// Takes a message of membership in.
-pub fn receive(turn: &mut Turn<'_>, from: NodeId, direction: Direction, message: &Message<'_>) {
+pub fn receive(turn: &mut Turn<'_>, peer: &Peer, direction: Direction, message: &Message<'_>) {
+    let from = peer.identity.node;
     match message {
         Message::Topology { bytes } => match Topology::decode(bytes) {
             Ok(theirs) => merge(turn.node, from, &theirs),
             Err(error) => tracing::warn!(peer = %from, %error, "a peer's topology is refused"),
         },
         Message::Forming { bytes } => match FormingMessage::decode(bytes) {
-            Ok(message) if turn.node.has_formed() => answer(turn, from, direction, &message),
+            Ok(message) if turn.node.has_formed() => answer(turn, peer, direction, &message),
             Ok(message) => hand_over(turn.node, Event::Message { from, message }),
             Err(error) => tracing::warn!(peer = %from, %error, "a message of cluster formation is refused"),
         },
@@ -223,10 +240,16 @@ fn merge(node: &Node, from: NodeId, theirs: &Topology) {
 }
 
 /// Answers a fresh node, as a member of a formed cluster.
-fn answer(turn: &mut Turn<'_>, from: NodeId, direction: Direction, message: &FormingMessage) {
+fn answer(turn: &mut Turn<'_>, peer: &Peer, direction: Direction, message: &FormingMessage) {
+    let from = peer.identity.node;
     let mut reply = None;
+    let is_second = turn.node.peers.is_another(from, peer.identity.instance);
     let stored = turn.node.install(|ours| {
         let mut topology = ours?.clone();
+        if is_second && is_request_for_seat(&topology, from, message) {
+            reply = Some(FormingMessage::Refused(Refusal::IdTaken { id: from }));
+            return None;
+        }
         let (changed, answer) = greet(&mut topology, from, message);
         reply = answer;
         changed.any().then_some(topology)

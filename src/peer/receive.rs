@@ -122,7 +122,7 @@ fn take_message(
         return Ok(());
     }
     match Message::decode(&incoming.payload) {
-        Ok(message) if membership::is_for(&message) => membership::receive(turn, from, direction, &message),
+        Ok(message) if membership::is_for(&message) => membership::receive(turn, peer, direction, &message),
         Ok(message) => match direction {
             // Nothing is asked on a link of ours; an answer to link 0 would go nowhere.
             Direction::Ours => turn.core.receive(turn.shell, turn.now, from, LinkId(0), message),

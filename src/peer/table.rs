@@ -52,6 +52,8 @@ impl LinkStatistics {
 struct Peer {
     /// How many workers have a link to it.
     links: usize,
+    /// Which process is at the other end of them: what it drew when it started.
+    instance: u128,
     /// How often it has greeted us.
     greetings: u64,
     /// Gossip takes it for dead.
@@ -116,11 +118,12 @@ impl PeerTable {
         Arc::clone(&self.peers.write().entry(node).or_default().statistics)
     }
 
-    /// A worker's link to `node` is in use. Answers whether the peer was down before.
-    pub fn connected(&self, node: NodeId) -> bool {
+    /// A worker's link to process `instance` of `node` is in use. Answers whether the peer was down before.
+    pub fn connected(&self, node: NodeId, instance: u128) -> bool {
         let mut peers = self.peers.write();
         let peer = peers.entry(node).or_default();
         peer.links += 1;
+        peer.instance = instance;
         peer.links == 1
     }
 
@@ -130,6 +133,11 @@ impl PeerTable {
         let Some(peer) = peers.get_mut(&node) else { return false };
         peer.links = peer.links.saturating_sub(1);
         peer.links == 0
+    }
+
+    /// Whether a worker has a link to a process of `node` that is not `instance`: two processes run under one id.
+    pub fn is_another(&self, node: NodeId, instance: u128) -> bool {
+        self.peers.read().get(&node).is_some_and(|peer| peer.links > 0 && peer.instance != instance)
     }
 
     /// Every peer with whether it is up and the statistics of the traffic to it.
@@ -148,9 +156,9 @@ mod tests {
         let (own, peer) = (NodeId(1), NodeId(2));
         let table = PeerTable::new(own, 2);
         assert!(table.is_up(own) && !table.is_up(peer));
-        assert!(table.connected(peer), "the first link");
+        assert!(table.connected(peer, 7), "the first link");
         assert!(!table.is_up(peer));
-        assert!(!table.connected(peer));
+        assert!(!table.connected(peer, 7));
         assert!(table.is_up(peer) && table.all()[0].1);
         assert!(!table.disconnected(peer));
         assert!(!table.is_up(peer));
@@ -160,12 +168,22 @@ mod tests {
     #[test]
     fn a_suspected_peer_is_not_up_whatever_its_links() {
         let table = PeerTable::new(NodeId(1), 1);
-        table.connected(NodeId(2));
+        table.connected(NodeId(2), 7);
         assert!(table.set_suspected(NodeId(2), true) && !table.set_suspected(NodeId(2), true));
         assert!(!table.is_up(NodeId(2)) && !table.all()[0].1);
         assert!(table.set_suspected(NodeId(2), false));
         assert!(table.is_up(NodeId(2)));
         assert_eq!(table.suspicions(NodeId(2)), 1);
+    }
+
+    #[test]
+    fn a_second_process_of_an_id_is_noticed_while_the_first_is_linked() {
+        let (table, peer) = (PeerTable::new(NodeId(1), 1), NodeId(2));
+        assert!(!table.is_another(peer, 7));
+        table.connected(peer, 7);
+        assert!(table.is_another(peer, 8) && !table.is_another(peer, 7));
+        table.disconnected(peer);
+        assert!(!table.is_another(peer, 8));
     }
 
     #[test]

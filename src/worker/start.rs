@@ -49,7 +49,7 @@ pub fn start(index: usize, node: Arc<Node>, letters: UnboundedReceiver<Letter>) 
 async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Letter>) {
     let config = node.config.load_full();
     let timeout = Duration::from_millis(config.request_timeout_ms);
-    let core_config = CoordinatorConfig { timeout, ..CoordinatorConfig::new(node.id, node.actor()) };
+    let core_config = CoordinatorConfig { timeout, ..CoordinatorConfig::new(node.id, node.actor) };
     let core = Coordinator::new(core_config, Arc::clone(&node.clock), node.ring.load_full());
     let worker = Worker::new(index, node, core);
     spawn_local(Rc::clone(&worker).end_turns());

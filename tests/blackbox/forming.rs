@@ -1,7 +1,7 @@
 //! How nodes become one cluster, and when they must not.
 
 use crate::support::cluster::seeds;
-use crate::support::{Cluster, Node, Reply, eventually_equals, node};
+use crate::support::{Client, Cluster, Node, Reply, eventually_equals, node};
 
 #[test]
 fn nodes_started_with_the_same_seeds_form_one_cluster() {
@@ -114,4 +114,67 @@ fn a_port_that_is_taken_is_named() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(text.contains(&format!("127.0.0.1:{}", first.port)) && text.contains("`port`"), "{text}");
+}
+
+#[test]
+fn a_node_that_lost_its_disk_comes_back_empty_under_its_id_as_a_later_incarnation() {
+    let mut cluster = Cluster::start(3);
+    let mut client = cluster.client(0);
+    for key in 0..200 {
+        assert_eq!(client.run(&format!("SET key:{key} value")), Reply::ok());
+    }
+    assert_eq!(cluster.client(1).run("INCRBY counter 5"), Reply::Integer(5));
+    let id = field(&mut cluster.client(2), "node");
+    let before: i64 = field(&mut cluster.client(2), "incarnation").parse().unwrap();
+    cluster.nodes[2].kill();
+    assert_eq!(client.run("INCRBY counter 5"), Reply::Integer(10));
+    cluster.nodes[2].lose_disk();
+    let seeds = seeds(&cluster.nodes);
+    cluster.nodes[2].start(&["--seeds", &seeds, "--node-id", &id]);
+    cluster.wait_formed();
+    let log = cluster.nodes[2].log();
+    assert!(log.contains("its disk is empty"), "it says so: {log}");
+    let mut back = cluster.client(2);
+    assert_eq!(field(&mut back, "node"), id);
+    let after: i64 = field(&mut back, "incarnation").parse().unwrap();
+    assert!(after > before, "{after} comes after {before}");
+    for (index, client) in cluster.clients().iter_mut().enumerate() {
+        assert_eq!(client.run("INCRBY counter 1"), Reply::Integer(11 + index as i64), "at node {index}");
+        for key in 0..200 {
+            assert_eq!(
+                client.run(&format!("GET key:{key}")),
+                Reply::bulk("value"),
+                "key {key} at node {index}"
+            );
+        }
+    }
+    // It counts its starts on from there.
+    assert!(cluster.nodes[2].terminate().success());
+    cluster.nodes[2].restart();
+    cluster.wait_formed();
+    assert!(field(&mut cluster.client(2), "incarnation").parse::<i64>().unwrap() > after);
+}
+
+#[test]
+fn a_second_process_of_an_id_does_not_get_the_seat_of_one_that_is_alive() {
+    let cluster = Cluster::start(3);
+    let id = field(&mut cluster.client(2), "node");
+    let dir = tempfile::tempdir().unwrap();
+    let mut second = Node::new(dir.path(), "second");
+    second.start(&["--seeds", &seeds(&cluster.nodes), "--node-id", &id]);
+    second.wait_end();
+    let log = second.log();
+    assert!(log.contains("another process"), "{log}");
+    assert_eq!(cluster.client(0).run("SET k v"), Reply::ok());
+    assert_eq!(cluster.nodes[0].sees_down(), 0);
+}
+
+/// A field of GYRE STATUS.
+fn field(client: &mut Client, name: &str) -> String {
+    let Reply::Array(fields) = client.run("GYRE STATUS") else { panic!("GYRE STATUS is a map") };
+    let at = fields.iter().position(|field| *field == Reply::bulk(name)).unwrap();
+    match &fields[at + 1] {
+        Reply::Integer(number) => number.to_string(),
+        other => other.clone().text(),
+    }
 }

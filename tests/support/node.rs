@@ -73,6 +73,12 @@ impl Node {
         child.wait().unwrap();
     }
 
+    /// Takes away all it has stored; it must not run.
+    pub(crate) fn lose_disk(&self) {
+        assert!(self.child.is_none(), "it runs");
+        fs::remove_dir_all(self.home.join("store")).unwrap();
+    }
+
     /// Asks it to stop, and waits until it has.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);

@@ -119,9 +119,16 @@ pub enum Effect {
         /// Where it can be dialled.
         addr: Endpoint,
     },
-    /// The node belongs to this cluster from now on: save the topology durably, then act on it. The last that this
+    /// The node belongs to this cluster from now on: save all of this durably, then act on it. The last that this
     /// machine decides; messages of fresh nodes are from now on answered by [`greet`](super::greet).
-    Join(Topology),
+    Join {
+        /// The cluster.
+        topology: Topology,
+        /// The node's incarnation: that of its options, or a later one.
+        incarnation: u64,
+        /// The node's seat is that of a member with data, which this disk does not hold.
+        has_lost_its_disk: bool,
+    },
     /// The node cannot be admitted as it is configured: tell the operator and stop.
     Refused(Refusal),
 }

@@ -110,10 +110,10 @@ pub enum FormingMessage {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The node's id belongs to a member with data, or to one that left.
+    /// The node's id belongs to a member that is alive, or to one that left.
     #[error(
-        "node id {id} already is or was a member of the cluster; a node that lost its data needs a new id \
-         (remove --node-id and its data directory)"
+        "node id {id} is that of another process of the cluster, or of a member that left; give this node another one \
+         (change or remove --node-id, and remove its data directory)"
     )]
     IdTaken {
         /// The id.

@@ -406,7 +406,7 @@ impl World {
             }
             match effect {
                 Effect::SavePromise(promise) => self.processes[index].promise = Some(promise.encode()),
-                Effect::Join(topology) => {
+                Effect::Join { topology, .. } => {
                     assert!(topology.members.contains_key(&self.processes[index].id));
                     self.processes[index].topology = Some(topology.encode());
                     self.processes[index].role = Role::Member;

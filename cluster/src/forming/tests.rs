@@ -73,7 +73,7 @@ fn said(effects: &[Effect]) -> Vec<&FormingMessage> {
 #[test]
 fn a_node_without_seeds_forms_a_cluster_of_one_at_once() {
     let (forming, effects) = start(options(1, 1, &[]), Saved::Nothing);
-    let [Effect::Join(topology)] = &effects[..] else { panic!("{effects:?}") };
+    let [Effect::Join { topology, .. }] = &effects[..] else { panic!("{effects:?}") };
     assert!(forming.is_done() && topology.cluster_id != 0);
     assert_eq!(topology.ring().members(), [NodeId(1)]);
 }
@@ -83,7 +83,7 @@ fn a_node_with_a_topology_belongs_to_it_whatever_its_seeds() {
     let others = [1, 2].map(|id| member(NodeId(id), 0, 1));
     let topology = Topology::form(9, "test", 3, others);
     let (forming, effects) = start(options(1, 7, &[2]), Saved::Topology(topology));
-    let [Effect::Join(topology)] = &effects[..] else { panic!("{effects:?}") };
+    let [Effect::Join { topology, .. }] = &effects[..] else { panic!("{effects:?}") };
     assert!(forming.is_done() && topology.cluster_id == 9);
     assert_eq!(topology.members[&NodeId(1)].incarnation, 7, "it is known that it has started again");
 }
@@ -197,7 +197,7 @@ fn a_proposer_yields_to_a_lower_id_and_never_to_a_higher() {
     let effects = step(&mut forming, 600, propose(higher));
     assert_eq!(said(&effects), [&FormingMessage::Busy { ballot: higher, holder: NodeId(5) }]);
     let effects = step(&mut forming, 601, message(6, FormingMessage::Accept { ballot: own }));
-    assert!(matches!(&effects[0], Effect::Join(topology) if topology.members.len() == 2));
+    assert!(matches!(&effects[0], Effect::Join { topology, .. } if topology.members.len() == 2));
 
     let (mut forming, own) = proposing();
     let lower = ballot(2, 1, 1);
@@ -258,7 +258,7 @@ fn a_guest_that_does_not_answer_is_left_out() {
     assert!(!forming.is_done(), "it is waited for");
     keep_alive(&mut forming, since + PATIENCE_MS - 1);
     let effects = step(&mut forming, since + PATIENCE_MS, Event::Tick);
-    let Effect::Join(topology) = &effects[0] else { panic!("{effects:?}") };
+    let Effect::Join { topology, .. } = &effects[0] else { panic!("{effects:?}") };
     assert_eq!(topology.ring().members(), [5, 6, 7].map(NodeId));
     assert_eq!(said(&effects).len(), 2, "those that promised are told");
 }
@@ -277,17 +277,54 @@ fn a_seed_that_has_gone_stops_the_birth() {
 }
 
 #[test]
-fn a_node_that_lost_its_disk_does_not_get_its_seat_back() {
-    let topology = Topology::form(9, "test", 3, [1, 2].map(|id| member(NodeId(id), 0, 1)));
-    let document = || message(2, FormingMessage::Document(Box::new(topology.clone())));
-    let (mut forming, _) = start(options(1, 2, &[2]), Saved::Nothing);
-    let effects = step(&mut forming, 1, document());
+fn a_node_that_lost_its_disk_gets_its_seat_back_empty_as_a_later_incarnation() {
+    // Started seven times, then its disk was lost: it counts from one again.
+    let mut topology = Topology::form(9, "test", 3, [member(NodeId(1), 0, 7), member(NodeId(2), 0, 1)]);
+    let document = |topology: &Topology| message(2, FormingMessage::Document(Box::new(topology.clone())));
+    let (mut forming, _) = start(options(1, 1, &[2]), Saved::Nothing);
+    let formed = message(2, FormingMessage::Formed { cluster_id: 9 });
+    let effects = step(&mut forming, 1, formed);
+    let [ask @ FormingMessage::Admit { .. }] = said(&effects)[..] else { panic!("{effects:?}") };
+    let (changed, answer) = greet(&mut topology, NodeId(1), ask);
+    assert!(!changed.any(), "an incarnation that has been may not have the seat");
+    assert_eq!(answer, Some(FormingMessage::Document(Box::new(topology.clone()))));
+
+    let effects = step(&mut forming, 2, document(&topology));
+    let ask = said(&effects)[0].clone();
+    assert!(is_request_for_seat(&topology, NodeId(1), &ask) && !forming.is_done());
+    let stale = topology.clone();
+    let (changed, _) = greet(&mut topology, NodeId(1), &ask);
+    assert!(changed.members && !changed.ring, "nothing moves");
+    assert!(!greet(&mut topology, NodeId(1), &ask).0.any(), "asking twice changes nothing");
+    // Somebody who has not heard of it yet is asked, too, for the same.
+    assert_eq!(said(&step(&mut forming, 3, document(&stale))), [&ask]);
+    let effects = step(&mut forming, 4, document(&topology));
+    let [Effect::Join { topology, incarnation: 8, has_lost_its_disk: true }] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    let seat = &topology.members[&NodeId(1)];
+    assert_eq!((seat.state, seat.incarnation), (MemberState::Active, 8));
+}
+
+#[test]
+fn a_seat_that_another_process_has_taken_meanwhile_is_not_fought_over() {
+    let of = |incarnation| {
+        let topology = Topology::form(9, "test", 3, [member(NodeId(1), 0, incarnation)]);
+        message(2, FormingMessage::Document(Box::new(topology)))
+    };
+    let (mut forming, _) = start(options(1, 1, &[2]), Saved::Nothing);
+    step(&mut forming, 1, of(7));
+    let effects = step(&mut forming, 2, of(9));
     assert_eq!(effects[0], Effect::Refused(Refusal::IdTaken { id: NodeId(1) }));
-    assert!(!forming.is_done());
-    // One that had promised itself to this very cluster has lost nothing.
+}
+
+#[test]
+fn a_node_that_had_promised_itself_to_this_very_cluster_has_lost_nothing() {
+    let topology = Topology::form(9, "test", 3, [1, 2].map(|id| member(NodeId(id), 0, 1)));
     let promise = Promise { ballot: Ballot { cluster_id: 9, ..ballot(2, 1, 1) }, addr: address(2) };
     let (mut forming, _) = start(options(1, 2, &[2]), Saved::Promise(promise));
-    assert!(matches!(&step(&mut forming, 1, document())[..], [Effect::Join(_)]));
+    let effects = step(&mut forming, 1, message(2, FormingMessage::Document(Box::new(topology))));
+    assert!(matches!(&effects[..], [Effect::Join { has_lost_its_disk: false, .. }]));
 }
 
 #[test]

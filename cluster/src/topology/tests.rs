@@ -138,13 +138,20 @@ fn the_ring_is_of_active_members_only() {
 }
 
 #[test]
-fn a_node_without_data_never_gets_the_seat_of_one_with_data() {
+fn a_member_that_lost_its_disk_has_its_seat_only_as_a_later_incarnation() {
     let mut topology = cluster(&[1, 2]);
-    let newcomer = Member { incarnation: 9, ..member(2) };
-    assert_eq!(topology.admit(&newcomer), Err(TopologyError::IdTaken { id: NodeId(2) }));
-    assert_eq!(topology, cluster(&[1, 2]));
+    let known = topology.members[&NodeId(2)].clone();
+    let same = Member { incarnation: known.incarnation, client_addr: Endpoint::new("new", 1), ..member(2) };
+    assert!(!topology.admit(&same).unwrap().any());
+    let later = Member { incarnation: 9, vnodes: 7, rack: Some("r".into()), ..same };
+    let changed = topology.admit(&later).unwrap();
+    assert_eq!(changed, Changed { members: true, ..Changed::default() }, "nothing moves");
+    let seat = &topology.members[&NodeId(2)];
+    assert_eq!((seat.state, seat.incarnation, seat.revision), (MemberState::Active, 9, 0));
+    assert_eq!((seat.vnodes, &seat.rack, &*seat.client_addr.host), (known.vnodes, &known.rack, "new"));
     topology.members.get_mut(&NodeId(2)).unwrap().state = MemberState::Left;
-    assert_eq!(topology.admit(&newcomer), Err(TopologyError::IdTaken { id: NodeId(2) }));
+    let latest = Member { incarnation: 10, ..later };
+    assert_eq!(topology.admit(&latest), Err(TopologyError::IdTaken { id: NodeId(2) }));
 }
 
 #[test]

@@ -42,10 +42,12 @@ pub(crate) enum FaultKind {
     FullDisks,
     /// A disk is many times slower.
     SlowDisks,
+    /// A machine comes back with an empty disk.
+    DiskLosses,
 }
 
 impl FaultKind {
-    pub(crate) const ALL: [FaultKind; 15] = [
+    pub(crate) const ALL: [FaultKind; 16] = [
         FaultKind::Partitions,
         FaultKind::OneWayPartitions,
         FaultKind::BrokenPairs,
@@ -61,6 +63,7 @@ impl FaultKind {
         FaultKind::SyncFailures,
         FaultKind::FullDisks,
         FaultKind::SlowDisks,
+        FaultKind::DiskLosses,
     ];
 }
 
@@ -175,6 +178,8 @@ impl World {
                 self.nodes[node].disk_slowness = self.env.random.skewed(5..500);
                 self.later(length, FaultEvent::MendDisk(node));
             }
+            FaultKind::DiskLosses if self.may_lose_disk(node) => self.lose_disk(node, length),
+            FaultKind::DiskLosses => {}
         }
     }
 
@@ -242,6 +247,12 @@ impl World {
         }
     }
 
+    fn lose_disk(&mut self, node: usize, length: Micros) {
+        self.stop(node, 10 * SECOND);
+        self.lose_all_rows(node);
+        self.later(length, FaultEvent::Start(node));
+    }
+
     fn pause(&mut self, node: usize, length: Micros) {
         if self.nodes[node].is_running() {
             self.nodes[node].is_paused = true;
@@ -295,6 +306,13 @@ impl World {
                 self.unsafe_disks.is_empty() && last_loss.is_none_or(|at| self.synced_at[node] > at)
             }
         }
+    }
+
+    /// Whether `node` may lose its disk: at most one of the replicas of a key may have, so no two nodes do, and there must
+    /// be a majority besides.
+    fn may_lose_disk(&self, node: usize) -> bool {
+        let is_first = self.disks_lost.iter().all(|other| *other == node);
+        is_first && self.plan.nodes.min(self.plan.replication) >= 3 && self.may_lose_rows(node)
     }
 
     /// Everything that is wrong is mended, as an operator would who has all hands.

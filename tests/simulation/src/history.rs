@@ -191,11 +191,14 @@ impl History {
         self.unsettled.iter().map(|&tag| &self.operations[tag as usize])
     }
 
-    /// A replica has lost rows: marks the operations under way that this touches.
+    /// A replica has lost rows: marks the operations under way that this touches. They need not see anything.
     pub(crate) fn taint(&mut self, is_touched: impl Fn(&Operation) -> bool) {
         for &tag in &self.unsettled {
             let operation = &mut self.operations[tag as usize];
-            operation.is_tainted |= is_touched(operation);
+            if is_touched(operation) {
+                operation.is_tainted = true;
+                operation.floor = Floor::default();
+            }
         }
     }
 

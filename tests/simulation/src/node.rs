@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) options: StoreOptions,
     /// How often it has started or stopped.
     pub(crate) boot: u32,
+    /// Its latest incarnation, as the other nodes know it from the topology document.
+    incarnation: u64,
     pub(crate) process: Option<Process>,
     pub(crate) is_paused: bool,
     /// Somebody has seen that its store accepts nothing any more.
@@ -127,6 +129,7 @@ impl Node {
             clock: WallClock::default(),
             options,
             boot: 0,
+            incarnation: 0,
             process: None,
             is_paused: false,
             is_noticed: false,
@@ -143,12 +146,15 @@ impl Node {
     /// Starts the process. `false` if the disk does not allow it.
     pub(crate) fn start(&mut self, env: &mut Env, ring: &Arc<Ring>) -> bool {
         let Ok(store) = Store::open_memory(&self.disk, &self.options) else { return false };
-        let Some(incarnation) = next_incarnation(&store) else { return false };
+        let Some((incarnation, own_count)) = next_incarnation(&store, self.incarnation) else { return false };
         self.boot += 1;
+        self.incarnation = incarnation;
         let id = node_id(self.index);
         let hlc = Arc::new(HybridClock::default());
         hlc.raise_to(store.clock_mark());
-        let actor = murmur3_128(&[id.0.to_be_bytes(), incarnation.to_be_bytes()].concat()) >> 64;
+        // The server draws it at random.
+        let start = if env.mutation == Some(Mutation::ActorReused) { own_count } else { incarnation };
+        let actor = murmur3_128(&[id.0.to_be_bytes(), start.to_be_bytes()].concat()) >> 64;
         let worker = |_| Worker {
             core: Coordinator::new(
                 CoordinatorConfig::new(id, actor as u64),
@@ -213,6 +219,12 @@ impl Node {
         self.process = None;
         (self.is_paused, self.is_noticed) = (false, false);
         std::mem::take(&mut self.backlog)
+    }
+
+    /// The machine, which is off, gets a disk with nothing on it.
+    pub(crate) fn lose_disk(&mut self, is_cold: bool) {
+        self.disk = MemoryDisk::new();
+        self.disk.set_cold(is_cold);
     }
 
     /// Both clocks.
@@ -427,11 +439,13 @@ fn page(store: &Store, range: &ScanRange) -> Option<ScannedPage> {
     Some((page.entries.into_iter().map(|(_, key, record)| (key, record)).collect(), page.next))
 }
 
-/// Counts the starts of this store's node, durably, as the server does.
-fn next_incarnation(store: &Store) -> Option<u64> {
+/// Counts the starts of a node, durably, as the server does: from what the store knows, or if that is less, from
+/// `known`, which the other nodes tell a node that has lost its disk. Also what the store alone makes of it.
+fn next_incarnation(store: &Store, known: u64) -> Option<(u64, u64)> {
     const NAME: &str = "incarnation";
     let last =
         store.meta_get(NAME).ok()?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
-    store.meta_put(NAME, &(last + 1).to_be_bytes()).ok()?;
-    Some(last + 1)
+    let next = last.max(known) + 1;
+    store.meta_put(NAME, &next.to_be_bytes()).ok()?;
+    Some((next, last + 1))
 }

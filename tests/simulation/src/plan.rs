@@ -161,7 +161,8 @@ impl Plan {
     /// The plan of [`crate::split`]: `nodes` nodes on a good network, many keys, everything at SLOPPY QUORUM.
     pub(crate) fn split(seed: u64, nodes: usize) -> Plan {
         let plan = Plan::new(seed, Options { nodes: Some(nodes), ..Options::default() });
-        let kinds = [Kind::Register, Kind::Register, Kind::Counter, Kind::Expiring, Kind::Log];
+        let kinds =
+            [Kind::Register, Kind::Register, Kind::Counter, Kind::Expiring, Kind::Log, Kind::Siblings];
         let keys = (0..SPLIT_KEYS).map(|index| Key::new(index, kinds[index % kinds.len()]));
         Plan {
             replication: 3,

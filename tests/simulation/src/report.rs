@@ -44,6 +44,8 @@ pub struct Report {
     pub stops: u64,
     /// Batches that a power failure has taken.
     pub batches_lost: u64,
+    /// Disks that were replaced by empty ones.
+    pub disks_lost: u64,
     /// Stores that stopped accepting writes since their disk failed.
     pub poisoned: u64,
     /// Messages refused since their sender's clock was too far ahead.
@@ -114,6 +116,7 @@ impl Report {
         self.strikes += other.strikes;
         self.stops += other.stops;
         self.batches_lost += other.batches_lost;
+        self.disks_lost += other.disks_lost;
         self.poisoned += other.poisoned;
         self.clock_refusals += other.clock_refusals;
         self.overtaken += other.overtaken;
@@ -142,11 +145,12 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "faults: {} struck, {} processes stopped, {} batches lost with power, {} disks failed, {} messages refused for \
+            "faults: {} struck, {} processes stopped, {} batches lost with power, {} disks lost and {} failed, {} messages refused for \
              their clock, {} writes lost to earlier ones of clocks too far ahead; nodes were suspected {} times",
             self.strikes,
             self.stops,
             self.batches_lost,
+            self.disks_lost,
             self.poisoned,
             self.clock_refusals,
             self.overtaken,

@@ -137,7 +137,7 @@ impl World {
         self.env.queue.fold(tag.0 << 8 | operation.end as u64);
         if let (Action::GetSiblings, Outcome::Record(record)) = (operation.action, &outcome) {
             let mut context = Vec::new();
-            CausalContext::of(record).encode(&mut context);
+            Mutation::distort_context(self.env.mutation, CausalContext::of(record)).encode(&mut context);
             self.contexts.insert(tag.0, context);
         }
         if let Outcome::Record(record) = &outcome {

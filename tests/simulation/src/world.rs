@@ -6,9 +6,9 @@ use std::sync::Arc;
 use gyre_cluster::coordinator::Tag;
 use gyre_cluster::outcome::Outcome;
 use gyre_cluster::ring::Ring;
-use gyre_storage::{FsyncPolicy, Record};
+use gyre_storage::Record;
 
-use crate::checkers::Checkers;
+use crate::checkers::{Checkers, Loss};
 use crate::client::Client;
 use crate::event::{Event, NodeLocal};
 use crate::fault::FaultEvent;
@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) contexts: BTreeMap<u64, Vec<u8>>,
     /// Nodes whose disk has failed to sync, so that a restart may lose rows.
     pub(crate) unsafe_disks: BTreeSet<usize>,
+    /// Nodes that have lost their disk.
+    pub(crate) disks_lost: BTreeSet<usize>,
     /// When each node last lost rows.
     pub(crate) rows_lost_at: Vec<Option<Micros>>,
     /// When each node last synced.
@@ -92,6 +94,7 @@ impl World {
             strikes: 0,
             contexts: BTreeMap::new(),
             unsafe_disks: BTreeSet::new(),
+            disks_lost: BTreeSet::new(),
             rows_lost_at: vec![None; plan.nodes],
             synced_at: vec![0; plan.nodes],
             resumed_at: vec![0; plan.nodes],
@@ -283,9 +286,23 @@ impl World {
         self.nodes[node].disk.crash(kept);
         self.report.batches_lost += (unsynced - kept) as u64;
         self.rows_lost_at[node] = Some(self.env.queue.now());
-        if unsynced == kept {
-            return;
+        if unsynced != kept {
+            self.rows_are_lost(node, Loss::Power);
         }
+    }
+
+    /// The machine of a stopped node gets an empty disk.
+    pub(crate) fn lose_all_rows(&mut self, node: usize) {
+        self.nodes[node].lose_disk(self.plan.is_cold);
+        self.unsafe_disks.remove(&node);
+        self.disks_lost.insert(node);
+        self.report.disks_lost += 1;
+        self.rows_lost_at[node] = Some(self.env.queue.now());
+        self.rows_are_lost(node, Loss::Disk);
+    }
+
+    /// What was promised of the keys of `node` becomes what their replicas still hold.
+    fn rows_are_lost(&mut self, node: usize, loss: Loss) {
         self.env.owed.hints_gone(self.env.queue.now());
         let held: Vec<Vec<Record>> = self.nodes.iter().map(|node| self.all_records(node)).collect();
         for key in 0..self.plan.keys.len() {
@@ -294,13 +311,12 @@ impl World {
                 continue;
             }
             let records: Vec<Record> = replicas.iter().map(|&replica| held[replica][key].clone()).collect();
-            let anywhere = held.iter().fold(Record::ABSENT, |all, records| all.merge(&records[key]));
-            let may_be_gone = self.plan.fsync == FsyncPolicy::No;
-            self.judged = key;
-            let verdict = self.checkers.rows_lost(key, &records, &anywhere, may_be_gone, &self.env);
+            let anywhere: Vec<&Record> = held.iter().map(|records| &records[key]).collect();
+            let verdict = self.checkers.rows_lost(key, &records, &anywhere, loss, self.plan.fsync, &self.env);
             if verdict.is_err() {
-                return self.violated(verdict);
+                self.judged = key;
             }
+            self.violated(verdict);
         }
         let checkers = &self.checkers;
         self.history.taint(|operation| checkers.key(operation.key).replicas.contains(&node));

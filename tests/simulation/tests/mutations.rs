@@ -3,7 +3,7 @@
 use gyre_simulation::{Failure, Mutation, Options, run_seed};
 
 /// The bug, and within how many seeds it must be caught. `docs/simulation.md` says how many it took.
-const BOUNDS: [(Mutation, u64); 11] = [
+const BOUNDS: [(Mutation, u64); 14] = [
     (Mutation::AckBeforeApply, 20),
     (Mutation::NoReadRepair, 20),
     (Mutation::ArrivalOrder, 10),
@@ -11,10 +11,13 @@ const BOUNDS: [(Mutation, u64); 11] = [
     (Mutation::StaleCache, 10),
     (Mutation::QuorumOffByOne, 20),
     (Mutation::HintLostInCrash, 200),
-    (Mutation::HintDroppedEarly, 150),
+    (Mutation::HintDroppedEarly, 300),
     (Mutation::SweptAnew, 20),
     (Mutation::TreeMissesLeaf, 60),
     (Mutation::DirtyMarkLost, 20),
+    (Mutation::ActorReused, 150),
+    (Mutation::ContextTooWide, 20),
+    (Mutation::ContextIgnored, 20),
 ];
 
 #[test]

@@ -85,7 +85,7 @@ fn gyre(text: &mut Text, cx: &Immediate<'_>, config: &Config) {
     text.section("Gyre");
     text.field("gyre_version", env!("CARGO_PKG_VERSION"));
     text.field("node_id", cx.node.id);
-    text.field("incarnation", cx.node.incarnation);
+    text.field("incarnation", cx.node.incarnation());
     text.field("cluster_name", &config.cluster_name);
     text.field("cluster_formed", u8::from(cx.node.has_formed()));
     if let Some(topology) = cx.node.topology.load().as_ref() {

@@ -17,7 +17,7 @@ use gyre_cluster::level::{Consistency, Quorums};
 use gyre_cluster::modify::{ModifyError, ModifyReply};
 use gyre_cluster::outcome::{Failure, Outcome};
 use gyre_cluster::ring::Ring;
-use gyre_storage::{Record, UnixMillis, Version, View};
+use gyre_storage::{FsyncPolicy, Record, UnixMillis, Version, View};
 
 pub(crate) use held::Floor;
 pub(crate) use siblings::SiblingFloor;
@@ -43,6 +43,8 @@ pub(crate) struct KeyWatch {
     acknowledged: Floor,
     /// The greatest version that two nodes at least had stored when it was acknowledged.
     durable: Version,
+    /// The same, but for what one of the two has lost since.
+    held_twice: Version,
     /// The sum of all increments that were ever asked for.
     asked: i64,
     log: LogWatch,
@@ -63,6 +65,33 @@ pub(crate) struct Checkers {
 }
 
 type Verdict = Result<(), String>;
+
+/// How a machine has lost rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// It lost power, and with it what it had not synced.
+    Power,
+    /// It lost its disk.
+    Disk,
+}
+
+/// What must still be somewhere when a machine has lost rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Promised {
+    /// What two nodes had when it was acknowledged, and had until now.
+    HeldTwice,
+    /// What two nodes had stored when it was acknowledged: no two lose rows of the same second.
+    Durable,
+    Nothing,
+}
+
+fn promised_by(loss: Loss, fsync: FsyncPolicy) -> Promised {
+    match (loss, fsync) {
+        (Loss::Disk, _) => Promised::HeldTwice,
+        (Loss::Power, FsyncPolicy::No) => Promised::Nothing,
+        (Loss::Power, _) => Promised::Durable,
+    }
+}
 
 /// Fails with a message unless a condition holds.
 macro_rules! ensure {
@@ -86,6 +115,7 @@ impl Checkers {
                 replicas,
                 acknowledged: Floor::default(),
                 durable: Version::ZERO,
+                held_twice: Version::ZERO,
                 asked: 0,
                 log: LogWatch::default(),
                 lock: LockWatch::default(),
@@ -185,31 +215,42 @@ impl Checkers {
         if self.is_serial { key.serial(operation, outcome) } else { Ok(()) }
     }
 
-    /// A node of the preference list of these keys has lost rows that it had not synced. `records` gives what each
-    /// replica holds now, `anywhere` what all nodes hold together. Only if `may_be_gone` may a row that was acknowledged
-    /// by two nodes be gone altogether.
+    /// A replica of `key` has lost rows. `records` gives what each replica holds now, `anywhere` what each node holds.
+    ///
+    /// What two nodes had acknowledged must still be somewhere: after the loss of a disk in any case, if until then two
+    /// held it; after that of power unless under `appendfsync no` (the plan does not let two machines lose rows of the
+    /// same second).
     pub(crate) fn rows_lost(
         &mut self,
         key: usize,
         records: &[Record],
-        anywhere: &Record,
-        may_be_gone: bool,
+        anywhere: &[&Record],
+        loss: Loss,
+        fsync: FsyncPolicy,
         env: &Env,
     ) -> Verdict {
         let watch = &mut self.keys[key];
         if watch.kind == Kind::Siblings {
-            watch.siblings.rows_lost(records, anywhere, may_be_gone, env.journal.dots(key))?;
+            watch.siblings.rows_lost(records, anywhere, promised_by(loss, fsync), env.journal.dots(key))?;
         }
         watch.held.cap(records);
-        let left = Floor::of(anywhere);
+        let left = Floor::of(&anywhere.iter().fold(Record::ABSENT, |all, record| all.merge(record)));
         watch.acknowledged.version = watch.acknowledged.version.min(left.version);
         watch.acknowledged.count = watch.acknowledged.count.min(left.count);
+        let promised = match promised_by(loss, fsync) {
+            Promised::HeldTwice => watch.held_twice,
+            Promised::Durable => watch.durable,
+            Promised::Nothing => Version::ZERO,
+        };
         ensure!(
-            may_be_gone || watch.durable <= left.version,
-            "one node has lost its unsynced rows, and with them key {key} lost {:?}, which two had acknowledged",
-            watch.durable
+            promised <= left.version,
+            "one node has lost rows ({loss:?}), and with them key {key} lost {promised:?}, which two had acknowledged"
         );
         watch.durable = watch.durable.min(left.version);
+        let mut versions: Vec<Version> = anywhere.iter().map(|record| record.base()).collect();
+        versions.sort_unstable();
+        let held_twice = versions.iter().rev().nth(1).copied().unwrap_or_default();
+        watch.held_twice = watch.held_twice.min(held_twice);
         Ok(())
     }
 }
@@ -319,6 +360,7 @@ impl KeyWatch {
         self.acknowledged.version = self.acknowledged.version.max(version);
         if holders >= 2 {
             self.durable = self.durable.max(version);
+            self.held_twice = self.held_twice.max(version);
         }
     }
 

@@ -15,7 +15,7 @@ use gyre_storage::siblings::Dot;
 use gyre_storage::{Record, UnixMillis, View};
 
 use super::journal::last_word;
-use super::{Verdict, ensure};
+use super::{Promised, Verdict, ensure};
 use crate::history::{Action, Operation};
 
 /// How many writes with a context are made to a key: every read copies what is known of them.
@@ -46,6 +46,8 @@ pub(crate) struct SiblingWatch {
     acknowledged: BTreeSet<u64>,
     /// What two nodes at least had stored when it was acknowledged.
     durable: BTreeSet<u64>,
+    /// The same, but for what one of the two has lost since.
+    held_twice: BTreeSet<u64>,
     /// A write had to merge too many siblings: values may be lost.
     is_merged: bool,
 }
@@ -60,6 +62,7 @@ impl SiblingWatch {
             by_holders: vec![SiblingFloor::default(); replicas],
             acknowledged: BTreeSet::new(),
             durable: BTreeSet::new(),
+            held_twice: BTreeSet::new(),
             is_merged: false,
         }
     }
@@ -132,6 +135,7 @@ impl SiblingWatch {
         self.acknowledged.insert(tag);
         if holders >= 2 {
             self.durable.insert(tag);
+            self.held_twice.insert(tag);
         }
     }
 
@@ -147,12 +151,12 @@ impl SiblingWatch {
         self.check(&shown, &floor)
     }
 
-    /// A replica has lost rows; each holds what `records` say, all nodes together `anywhere`.
+    /// A replica has lost rows: replicas now hold what `records` say, all nodes what `anywhere` does.
     pub(crate) fn rows_lost(
         &mut self,
         records: &[Record],
-        anywhere: &Record,
-        may_be_gone: bool,
+        anywhere: &[&Record],
+        promised: Promised,
         dots: &BTreeMap<u64, Dot>,
     ) -> Verdict {
         for holders in 1..=self.by_holders.len() {
@@ -163,15 +167,26 @@ impl SiblingWatch {
             floor.gone.retain(|&write| count(&|record| is_gone(record, write, dots)) >= holders);
             self.by_holders[holders - 1] = floor;
         }
-        let known = |tag: &u64| self.knows(anywhere, *tag, dots);
-        let left: BTreeSet<u64> = self.acknowledged.iter().filter(|tag| known(tag)).copied().collect();
-        let lost = self.durable.iter().find(|tag| !left.contains(tag));
+        let all = anywhere.iter().fold(Record::ABSENT, |all, record| all.merge(record));
+        let is_left = |tag: &u64| self.knows(&all, *tag, dots);
+        let lost = match promised {
+            Promised::HeldTwice => self.held_twice.iter().find(|tag| !is_left(tag)),
+            Promised::Durable => self.durable.iter().find(|tag| !is_left(tag)),
+            Promised::Nothing => None,
+        };
         ensure!(
-            may_be_gone || lost.is_none(),
-            "one node has lost its unsynced rows, and with them write #{lost:?}, which two had acknowledged"
+            lost.is_none(),
+            "one node has lost rows, and with them write #{lost:?}, which two had acknowledged"
         );
-        self.durable.retain(|tag| left.contains(tag));
-        self.acknowledged = left;
+        let is_twice =
+            |tag: &u64| anywhere.iter().filter(|record| self.knows(record, *tag, dots)).count() >= 2;
+        let kept = |tags: &BTreeSet<u64>, is_kept: &dyn Fn(&u64) -> bool| {
+            tags.iter().filter(|tag| is_kept(tag)).copied().collect()
+        };
+        let acknowledged: BTreeSet<u64> = kept(&self.acknowledged, &is_left);
+        let durable: BTreeSet<u64> = kept(&self.durable, &is_left);
+        self.held_twice = kept(&self.held_twice, &is_twice);
+        (self.acknowledged, self.durable) = (acknowledged, durable);
         Ok(())
     }
 
