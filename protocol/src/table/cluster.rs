@@ -256,10 +256,10 @@ pub(super) static CLUSTER: &[Command] = &[
                 flags: flags("admin noscript loading stale"),
                 categories: categories("admin slow dangerous"),
                 group: Group::Gyre,
-                since: "0.3.0",
+                since: "0.1.0",
                 summary: "Has replicas compared and made equal, or returns how that stands.",
                 complexity: "O(N) where N is the number of nodes; the comparison itself goes on behind the answer",
-                arguments: "[STATUS|ALL|SLOT slot:integer]",
+                arguments: "[action:<STATUS|ALL|SLOT slot:integer>]",
                 ..ROW
             },
             Command {
