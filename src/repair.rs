@@ -69,7 +69,7 @@ pub fn stored(store: &Store) -> Verified {
 /// Compares what replicas hold for ever. Worker 0 only.
 pub async fn run(worker: Rc<Worker>) {
     let node = worker.node();
-    let config = RepairConfig::new(node.id, node.actor(), node.actor());
+    let config = RepairConfig::new(node.id, node.actor, node.actor);
     let verified = Verified::clone(&node.verified.load());
     let core = Repair::new(config, node.ring.load_full(), verified, worker.now().mono);
     let (core, progress) = (RefCell::new(core), Notify::new());
