@@ -1,6 +1,6 @@
 //! What a node says of itself, and how that is cut into versioned entries.
 
-use gyre_storage::UnixMillis;
+use gyre_storage::{Hlc, UnixMillis};
 
 use super::entry::{Entries, Entry};
 use crate::topology::{Endpoint, LABEL_BYTES_MAX, Topology};
@@ -17,6 +17,7 @@ mod kind {
     pub(super) const BUILD: u8 = 7;
     pub(super) const LOAD: u8 = 8;
     pub(super) const OLDEST_HINT: u8 = 9;
+    pub(super) const FLOOR: u8 = 10;
 }
 
 /// What a node is doing, in its own words.
@@ -71,11 +72,14 @@ pub struct About {
     /// Since when the oldest hint that it keeps for another node has been waiting. That there is one spreads at once,
     /// the time at leisure.
     pub oldest_hint: Option<UnixMillis>,
+    /// It keeps no row for another node of before this clock, hinted or not ([`crate::purge::kept`]); `None` if it does not
+    /// know yet. Spreads at leisure.
+    pub floor: Option<Hlc>,
 }
 
 impl About {
     /// The entries, ascending by kind.
-    pub(super) fn values(&self) -> [(u8, Vec<u8>); 9] {
+    pub(super) fn values(&self) -> [(u8, Vec<u8>); 10] {
         let endpoint = |endpoint: &Endpoint| {
             let mut out = Vec::new();
             endpoint.encode(&mut out);
@@ -91,6 +95,8 @@ impl About {
         topology.extend_from_slice(&self.topology.epoch.to_le_bytes());
         topology.extend_from_slice(&self.topology.digest.to_le_bytes());
         put_option(&mut oldest_hint, self.oldest_hint, |out, at| out.extend_from_slice(&at.0.to_le_bytes()));
+        let mut floor = Vec::new();
+        put_option(&mut floor, self.floor, |out, clock| out.extend_from_slice(&clock.0.to_le_bytes()));
         let status = match self.status {
             NodeStatus::Joining => 0,
             NodeStatus::Active => 1,
@@ -107,6 +113,7 @@ impl About {
             (kind::BUILD, text(&self.build)),
             (kind::LOAD, self.load.to_le_bytes().to_vec()),
             (kind::OLDEST_HINT, oldest_hint),
+            (kind::FLOOR, floor),
         ]
     }
 
@@ -129,6 +136,8 @@ impl About {
             build: read(entries, kind::BUILD, label)?,
             load: read(entries, kind::LOAD, Reader::u64)?,
             oldest_hint: read(entries, kind::OLDEST_HINT, oldest_hint)?,
+            // Unknown to older versions.
+            floor: read(entries, kind::FLOOR, floor).flatten(),
         })
     }
 }
@@ -142,12 +151,12 @@ pub(super) fn is_stopping(entries: &Entries) -> bool {
 /// `old` is the value published last.
 pub(super) fn may_wait(kind: u8, old: &[u8], new: &[u8]) -> bool {
     // That there is a hint is its first byte.
-    kind == kind::LOAD || (kind == kind::OLDEST_HINT && old.first() == new.first())
+    matches!(kind, kind::LOAD | kind::FLOOR) || (kind == kind::OLDEST_HINT && old.first() == new.first())
 }
 
 /// Whether a change of such an entry is passed on with every message for a while, ahead of its turn.
 pub(super) fn is_news(kind: u8) -> bool {
-    !matches!(kind, kind::LOAD | kind::OLDEST_HINT | kind::TOPOLOGY)
+    !matches!(kind, kind::LOAD | kind::OLDEST_HINT | kind::FLOOR | kind::TOPOLOGY)
 }
 
 /// Refuses the value of a known kind that is not what it should be.
@@ -162,6 +171,7 @@ pub(super) fn check(entry: &Entry) -> Result<(), Malformed> {
         kind::BUILD => label(&mut reader).map(|_| ())?,
         kind::LOAD => reader.u64().map(|_| ())?,
         kind::OLDEST_HINT => oldest_hint(&mut reader).map(|_| ())?,
+        kind::FLOOR => floor(&mut reader).map(|_| ())?,
         _ => return Ok(()),
     }
     reader.end()
@@ -191,4 +201,8 @@ fn mark(reader: &mut Reader<'_>) -> Result<TopologyMark, Malformed> {
 
 fn oldest_hint(reader: &mut Reader<'_>) -> Result<Option<UnixMillis>, Malformed> {
     reader.option(|reader| reader.u64().map(UnixMillis))
+}
+
+fn floor(reader: &mut Reader<'_>) -> Result<Option<Hlc>, Malformed> {
+    reader.option(|reader| reader.u64().map(Hlc))
 }

@@ -55,6 +55,7 @@ fn about(node: usize) -> About {
         build: "simulated".into(),
         load: 0,
         oldest_hint: None,
+        floor: None,
     }
 }
 

@@ -120,6 +120,7 @@ proptest! {
             build,
             load: numbers.2,
             oldest_hint: oldest_hint.map(UnixMillis),
+            floor: oldest_hint.map(gyre_storage::Hlc),
         };
         let mut entries = Entries::default();
         entries.publish(about.values().to_vec());
