@@ -68,6 +68,8 @@ pub(crate) enum NodeLocal {
     Compact,
     /// Sweeps expired rows.
     Sweep,
+    /// Removes what is dead.
+    Purge,
     /// Compares what it holds with others.
     Repair,
     /// Has done a step of that with its store.

@@ -78,6 +78,8 @@ pub(crate) enum FaultEvent {
     Unblock(Vec<(usize, usize)>),
     /// A node's links are as fast as others'.
     Quicken(usize),
+    /// Some node goes away for long.
+    Away,
     /// A process is killed, and started again so much later.
     Kill(usize, Micros),
     /// A machine is started.
@@ -113,6 +115,7 @@ impl World {
                 pairs.iter().for_each(|&(from, to)| network.unblock(queue, random, from, to));
             }
             FaultEvent::Quicken(node) => self.set_slowness(node, 1),
+            FaultEvent::Away => self.away(),
             FaultEvent::Kill(node, length) => self.kill(node, length),
             FaultEvent::Start(node) => self.start(node),
             FaultEvent::Resume(node) => self.resume(node),
@@ -229,6 +232,21 @@ impl World {
             self.stop(node, 50 * MS);
             self.later(length, FaultEvent::Start(node));
         }
+    }
+
+    /// One node after the other is away.
+    fn away(&mut self) {
+        if self.is_healing {
+            return;
+        }
+        let (away, grace) = (self.plan.away.clone(), self.plan.grace.unwrap_or(HOUR));
+        let length = self.env.random.pick(&away);
+        if self.nodes.iter().all(|node| node.process.is_some()) {
+            let node = self.env.random.index(self.plan.nodes);
+            self.kill(node, length);
+        }
+        let pause = self.env.random.within(grace / 8..grace);
+        self.later(length + pause, FaultEvent::Away);
     }
 
     fn storm(&mut self) {

@@ -1,6 +1,6 @@
 //! The shell of gossip: when its rounds are due, how its messages travel, and who is told what it finds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gyre_cluster::gossip::{
@@ -10,6 +10,7 @@ use gyre_cluster::message::Message;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::time::MonoMicros;
 use gyre_cluster::topology::{Endpoint, Member, MemberState, Topology};
+use gyre_storage::Hlc;
 
 use crate::event::{Event, NodeLocal};
 use crate::network::{Network, WORKERS, WorkerAt};
@@ -22,6 +23,7 @@ const GOSSIPING_WORKER: usize = 0;
 /// Gossip as one process runs it.
 pub(crate) struct Membership {
     core: Gossip,
+    about: About,
     /// Who is taken for dead.
     pub(crate) suspected: BTreeSet<usize>,
 }
@@ -36,7 +38,23 @@ impl Membership {
             random: env.random.next(),
         };
         let core = Gossip::new(options, &env.topology, MonoMicros(env.queue.now()));
-        Membership { core, suspected: BTreeSet::new() }
+        Membership { core, about: about(node), suspected: BTreeSet::new() }
+    }
+}
+
+impl Membership {
+    /// What members say that they keep nothing for others before, this node's own word included.
+    pub(crate) fn floors(&self, now: MonoMicros, own: NodeId, floor: Option<Hlc>) -> BTreeMap<NodeId, Hlc> {
+        let said = self.core.peers(now).filter_map(|peer| Some((peer.id, peer.about?.floor?)));
+        said.chain(floor.map(|floor| (own, floor))).collect()
+    }
+
+    /// Tells others this node's own.
+    pub(crate) fn set_floor(&mut self, now: MonoMicros, floor: Option<Hlc>) {
+        if self.about.floor != floor {
+            self.about.floor = floor;
+            self.core.set_about(now, self.about.clone());
+        }
     }
 }
 

@@ -126,6 +126,7 @@ impl Node {
             replay.core.peer_up(node_id(peer));
         } else {
             replay.core.peer_down(MonoMicros(env.queue.now()), node_id(peer));
+            self.purge_peer_down(peer);
         }
     }
 }

@@ -26,6 +26,7 @@ mod mutation;
 mod network;
 mod node;
 mod plan;
+mod purge;
 mod queue;
 mod random;
 mod repair;

@@ -42,11 +42,17 @@ pub enum Mutation {
     ContextTooWide,
     /// A write with a context replaces nothing.
     ContextIgnored,
+    /// What is old enough is removed, whoever lacks it.
+    PurgedByAge,
+    /// Of what is removed only the tombstone goes, not the older rows.
+    TombstonePurgedAlone,
+    /// A replica takes its own word for that of all others.
+    HorizonNotAgreed,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 14] = [
+    pub const ALL: [Mutation; 17] = [
         Mutation::AckBeforeApply,
         Mutation::NoReadRepair,
         Mutation::ArrivalOrder,
@@ -61,6 +67,9 @@ impl Mutation {
         Mutation::ActorReused,
         Mutation::ContextTooWide,
         Mutation::ContextIgnored,
+        Mutation::PurgedByAge,
+        Mutation::TombstonePurgedAlone,
+        Mutation::HorizonNotAgreed,
     ];
 
     /// Its name on the command line.
@@ -81,6 +90,9 @@ impl Mutation {
             Mutation::ActorReused => "actor-reused",
             Mutation::ContextTooWide => "context-too-wide",
             Mutation::ContextIgnored => "context-ignored",
+            Mutation::PurgedByAge => "purged-by-age",
+            Mutation::TombstonePurgedAlone => "tombstone-purged-alone",
+            Mutation::HorizonNotAgreed => "horizon-not-agreed",
         }
     }
 
@@ -130,6 +142,8 @@ pub(crate) enum Distortion {
     Arrived(BTreeMap<Vec<u8>, Record>),
     /// What was read first, by key.
     Stale(BTreeMap<Vec<u8>, Record>),
+    /// As it is, but for the last values of keys, by key, which purging leaves behind.
+    Kept(BTreeMap<Vec<u8>, Record>),
 }
 
 impl Distortion {
@@ -137,28 +151,44 @@ impl Distortion {
         match mutation {
             Some(Mutation::ArrivalOrder) => Distortion::Arrived(BTreeMap::new()),
             Some(Mutation::StaleCache) => Distortion::Stale(BTreeMap::new()),
+            Some(Mutation::TombstonePurgedAlone) => Distortion::Kept(BTreeMap::new()),
             _ => Distortion::None,
         }
     }
 
     /// Whether [`Distortion::committed`] looks at rows.
     pub(crate) fn wants_rows(&self) -> bool {
-        matches!(self, Distortion::Arrived(_))
+        matches!(self, Distortion::Arrived(_) | Distortion::Kept(_))
     }
 
     /// Rows were committed.
     pub(crate) fn committed(&mut self, rows: Vec<(Vec<u8>, Record)>) {
-        if let Distortion::Arrived(arrived) = self {
-            arrived.extend(rows);
+        match self {
+            Distortion::Arrived(arrived) => arrived.extend(rows),
+            Distortion::Kept(kept) => {
+                let is_value = |record: &Record| {
+                    record.register().is_some_and(|r| r.value.is_some() && r.expiry.is_none())
+                };
+                kept.extend(rows.into_iter().filter(|(_, record)| is_value(record)));
+            }
+            _ => {}
         }
     }
 
     /// What a read of `key` shows where the store has `record`.
     pub(crate) fn read(&mut self, key: KeyRef<'_>, record: Record) -> Record {
         match self {
-            Distortion::None => record,
+            Distortion::None | Distortion::Kept(_) => record,
             Distortion::Arrived(arrived) => arrived.get(key.key).cloned().unwrap_or(record),
             Distortion::Stale(snapshots) => snapshots.entry(key.key.to_vec()).or_insert(record).clone(),
         }
+    }
+}
+
+impl Mutation {
+    /// Whether it is of purging, and shows only where that goes on.
+    #[must_use]
+    pub const fn is_of_purging(self) -> bool {
+        matches!(self, Mutation::PurgedByAge | Mutation::TombstonePurgedAlone | Mutation::HorizonNotAgreed)
     }
 }

@@ -9,6 +9,7 @@ use gyre_cluster::clock::HybridClock;
 use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, OpId, ScannedPage, Ticket};
 use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::node::NodeId;
+use gyre_cluster::purge::kept::Keeper;
 use gyre_cluster::repair::Repair;
 use gyre_cluster::ring::Ring;
 use gyre_cluster::sweep::Sweeper;
@@ -23,6 +24,7 @@ use crate::gossip::Membership;
 use crate::handoff::{self, Replay};
 use crate::mutation::{Distortion, Mutation};
 use crate::network::{LinkIndex, Network, Packet, WORKERS, WorkerAt};
+use crate::purge::Purging;
 use crate::queue::{MS, Micros, SECOND};
 use crate::repair;
 use crate::shell::SimShell;
@@ -65,6 +67,7 @@ pub(crate) struct Process {
     pub(crate) membership: Membership,
     pub(crate) sweeper: Sweeper,
     pub(crate) repair: Repair,
+    pub(crate) purging: Option<Purging>,
     pub(crate) workers: Vec<Worker>,
 }
 
@@ -174,8 +177,22 @@ impl Node {
         let membership = Membership::new(self.index, incarnation, env);
         let sweeper = sweep::sweeper(env.sweep_interval, now);
         let repair = repair::core(id, actor as u64, &store, ring, env.compare_interval, now);
-        self.process =
-            Some(Process { store, hlc, locks, distortion, replay, membership, sweeper, repair, workers });
+        let keeper = Keeper { node: id, actor: actor as u64 };
+        let clock = hlc.stamp(self.clock.read(env.queue.now()));
+        let purging = env.grace.map(|grace| Purging::new(keeper, grace, &store, ring, now, clock));
+        self.process = Some(Process {
+            store,
+            hlc,
+            locks,
+            distortion,
+            replay,
+            membership,
+            sweeper,
+            repair,
+            purging,
+            workers,
+        });
+        self.purge_and_wait(env);
         self.sweep_and_wait(env);
         self.compare_and_wait(env);
         self.gossip_and_wait(env);
@@ -294,6 +311,10 @@ impl Node {
             self.heed(env, node_id(from), bytes);
             return true;
         }
+        if let Message::Purge { bytes } = message {
+            self.told_of_purging(env, node_id(from), bytes);
+            return true;
+        }
         let link = Network::link_id(packet);
         self.step(env, worker, |core, shell, now| core.receive(shell, now, node_id(from), link, message));
         true
@@ -398,6 +419,7 @@ impl Node {
             NodeLocal::Gossip => self.gossip_and_wait(env),
             NodeLocal::Handoff => self.replay_and_wait(env),
             NodeLocal::Sweep => self.sweep_and_wait(env),
+            NodeLocal::Purge => self.purge_and_wait(env),
             NodeLocal::Repair => self.compare_and_wait(env),
             NodeLocal::Work { ticket, work } => self.work(env, *ticket, work),
         }

@@ -58,6 +58,8 @@ pub struct Report {
     pub handed_over: u64,
     /// Expired rows swept.
     pub swept: u64,
+    /// Dead keys removed.
+    pub purged: u64,
     /// Exchanges that compared all they were to compare, and rows that they have sent.
     pub exchanges: u64,
     /// See above.
@@ -93,6 +95,7 @@ impl Report {
         self.suspicions = env.suspicions;
         self.handed_over = env.handed_over;
         self.swept = env.swept;
+        self.purged = env.purged;
         self.exchanges = env.exchanges;
         self.exchanged = env.exchanged;
         self.strikes = strikes;
@@ -124,6 +127,7 @@ impl Report {
         self.handed_over += other.handed_over;
         self.owed += other.owed;
         self.swept += other.swept;
+        self.purged += other.purged;
         self.exchanges += other.exchanges;
         self.exchanged += other.exchanged;
         self.before_reads.equal += other.before_reads.equal;
@@ -158,12 +162,13 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "rows: {} stamped in {} commits, {} handed over for hints, {} swept, {} sent in {} exchanges; after healing {} keys agreed on all replicas ({} of \
+            "rows: {} stamped in {} commits, {} handed over for hints, {} swept, {} dead keys removed, {} sent in {} exchanges; after healing {} keys agreed on all replicas ({} of \
              them had to), {} more once they were read",
             self.stamps,
             self.commits,
             self.handed_over,
             self.swept,
+            self.purged,
             self.exchanged,
             self.exchanges,
             self.before_reads.equal,

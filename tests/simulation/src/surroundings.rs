@@ -7,6 +7,7 @@ use gyre_cluster::coordinator::Tag;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::Outcome;
 use gyre_cluster::topology::Topology;
+use gyre_storage::{Hlc, Slot};
 
 use crate::checkers::journal::Journal;
 use crate::checkers::owed::Owed;
@@ -15,8 +16,10 @@ use crate::mutation::Mutation;
 use crate::network::Network;
 use crate::node::node_id;
 use crate::plan::Plan;
+use crate::purge::Hidden;
 use crate::queue::{MS, Micros, Queue};
 use crate::random::Random;
+use crate::repair::slots_of;
 
 /// The surroundings of all nodes.
 pub(crate) struct Env {
@@ -42,6 +45,14 @@ pub(crate) struct Env {
     pub(crate) commits: u64,
     /// Records handed over for hints.
     pub(crate) handed_over: u64,
+    /// How old a deletion must be before its record may go; `None`: nothing is purged.
+    pub(crate) grace: Option<Micros>,
+    /// The slots that have keys.
+    pub(crate) slots: Vec<Slot>,
+    /// Up to when some replica hides what is dead.
+    pub(crate) hidden: Hidden,
+    /// Dead keys removed.
+    pub(crate) purged: u64,
     /// How often nodes sweep.
     pub(crate) sweep_interval: Micros,
     /// Rows swept.
@@ -71,6 +82,10 @@ impl Env {
             suspicions: 0,
             commits: 0,
             handed_over: 0,
+            grace: plan.grace,
+            slots: slots_of(&plan.keys),
+            hidden: Hidden::new(),
+            purged: 0,
             sweep_interval: plan.sweep_interval,
             swept: 0,
             compare_interval: plan.compare_interval,
@@ -78,6 +93,17 @@ impl Env {
             exchanged: 0,
             slow_commits_per_mille: plan.slow_commits_per_mille,
         }
+    }
+
+    /// A replica hides what is dead up to `clock`.
+    pub(crate) fn hide(&mut self, slot: Slot, clock: Hlc) {
+        let hidden = self.hidden.entry(slot).or_default();
+        *hidden = clock.max(*hidden);
+    }
+
+    /// Up to when some replica of `slot` hides what is dead.
+    pub(crate) fn hidden(&self, slot: Slot) -> Hlc {
+        self.hidden.get(&slot).copied().unwrap_or_default()
     }
 
     /// How long the next commit takes.

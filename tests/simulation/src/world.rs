@@ -119,6 +119,10 @@ impl World {
         if let Some((at, length)) = self.plan.split {
             self.env.queue.after(at, Event::Fault(FaultEvent::Split(length)));
         }
+        if !self.plan.away.is_empty() {
+            let delay = self.env.random.within(0..self.plan.grace.unwrap_or(1).max(1));
+            self.env.queue.after(delay, Event::Fault(FaultEvent::Away));
+        }
         if !self.plan.faults.is_empty() {
             self.env.queue.after(2 * SECOND, Event::Fault(FaultEvent::Strike));
         }

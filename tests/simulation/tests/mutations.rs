@@ -3,7 +3,7 @@
 use gyre_simulation::{Failure, Mutation, Options, run_seed};
 
 /// The bug, and within how many seeds it must be caught. `docs/simulation.md` says how many it took.
-const BOUNDS: [(Mutation, u64); 14] = [
+const BOUNDS: [(Mutation, u64); 17] = [
     (Mutation::AckBeforeApply, 20),
     (Mutation::NoReadRepair, 20),
     (Mutation::ArrivalOrder, 10),
@@ -18,13 +18,17 @@ const BOUNDS: [(Mutation, u64); 14] = [
     (Mutation::ActorReused, 150),
     (Mutation::ContextTooWide, 20),
     (Mutation::ContextIgnored, 20),
+    (Mutation::PurgedByAge, 5),
+    (Mutation::TombstonePurgedAlone, 5),
+    (Mutation::HorizonNotAgreed, 10),
 ];
 
 #[test]
 fn every_deliberate_bug_is_caught_within_its_number_of_seeds() {
     assert_eq!(BOUNDS.map(|(mutation, _)| mutation), Mutation::ALL, "none is left out");
     for (mutation, bound) in BOUNDS {
-        let options = Options { mutation: Some(mutation), ..Options::default() };
+        let is_purging = mutation.is_of_purging();
+        let options = Options { mutation: Some(mutation), is_purging, ..Options::default() };
         let caught = (0..bound).find_map(|seed| run_seed(seed, options).err());
         let Failure { seed, what } = caught.unwrap_or_else(|| {
             panic!("{} was not caught within {bound} seeds", mutation.name());

@@ -1,0 +1,185 @@
+//! The shell of purging: carries out what the production core decides, with the store, gossip and the network.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gyre_cluster::message::Message;
+use gyre_cluster::node::NodeId;
+use gyre_cluster::purge::kept::{self, Keeper};
+use gyre_cluster::purge::{Effect, Purge};
+use gyre_cluster::ring::Ring;
+use gyre_cluster::time::{MonoMicros, Now};
+use gyre_storage::{Hlc, KeyRef, PurgeHorizon, Slot, Store};
+
+use crate::event::{Event, NodeLocal};
+use crate::mutation::{Distortion, Mutation};
+use crate::network::WorkerAt;
+use crate::node::{Node, Process, node_id};
+use crate::queue::{MS, Micros, SECOND};
+use crate::surroundings::Env;
+
+/// What replicas say travels on the links of this worker.
+const SAYING_WORKER: usize = 0;
+/// How long a step of purging takes.
+const STEP_TIME: Duration = Duration::from_micros(100);
+/// How often a node looks what it keeps for others, in parts of the grace period.
+const FLOOR_PARTS: u64 = 24;
+
+/// Purging as one process runs it.
+pub(crate) struct Purging {
+    core: Purge,
+    keeper: Keeper,
+    grace: Micros,
+    /// Before when this node keeps nothing for others, and when it looked.
+    pub(crate) floor: Option<Hlc>,
+    floor_at: Micros,
+    ring: Arc<Ring>,
+}
+
+impl Purging {
+    pub(crate) fn new(
+        keeper: Keeper,
+        grace: Micros,
+        store: &Store,
+        ring: &Arc<Ring>,
+        now: MonoMicros,
+        clock: Hlc,
+    ) -> Purging {
+        let horizons = |slot| store.purge_horizon(slot);
+        let grace_time = Duration::from_micros(grace);
+        let core = Purge::new(keeper.node, grace_time, Arc::clone(ring), horizons, now, clock);
+        Purging { core, keeper, grace, floor: None, floor_at: 0, ring: Arc::clone(ring) }
+    }
+}
+
+impl Node {
+    /// Lets purging go on, and comes again. Does nothing while it is off.
+    pub(crate) fn purge_and_wait(&mut self, env: &mut Env) {
+        let now = self.now(env.queue.now());
+        let mut effects = Vec::new();
+        loop {
+            let Some(Process { store, hlc, purging: Some(purging), membership, repair, .. }) =
+                &mut self.process
+            else {
+                return;
+            };
+            purging.look_around(store, now, hlc.stamp(now.wall));
+            membership.set_floor(now.mono, purging.floor);
+            let floors = membership.floors(now.mono, purging.keeper.node, purging.floor);
+            purging.core.step(now, repair.verified(), &floors, &mut effects);
+            if env.mutation == Some(Mutation::PurgedByAge) {
+                self.purge_by_age(env, now);
+            }
+            if effects.is_empty() {
+                break;
+            }
+            for effect in std::mem::take(&mut effects) {
+                self.carry_out_purge(env, now, effect);
+            }
+        }
+        let Some(Process { purging: Some(purging), .. }) = &self.process else { return };
+        let wait = purging.core.wait(now.mono).as_micros() as u64;
+        let event = Event::Node { node: self.index, boot: self.boot, local: NodeLocal::Purge };
+        env.queue.after(wait.max(MS), event);
+    }
+
+    fn carry_out_purge(&mut self, env: &mut Env, now: Now, effect: Effect) {
+        let index = self.index;
+        let Some(Process { store, hlc, distortion, purging: Some(purging), .. }) = &mut self.process else {
+            return;
+        };
+        match effect {
+            Effect::Send { to, bytes } if env.mutation == Some(Mutation::HorizonNotAgreed) => {
+                // It takes its own word for that of all others.
+                purging.core.receive(now.mono, to, &bytes).expect("what was encoded can be decoded");
+            }
+            Effect::Send { to, bytes } => {
+                let clock = hlc.now();
+                let at = WorkerAt { node: index, worker: SAYING_WORKER };
+                let Env { queue, random, network, names, .. } = env;
+                network.send(queue, random, at, names[&to], &Message::Purge { bytes: &bytes }, clock);
+            }
+            Effect::Raise(raised) => {
+                let is_stored = store.raise_purge_horizons(&raised).is_ok();
+                purging.core.raised(now.mono, hlc.stamp(now.wall), is_stored);
+                raised
+                    .iter()
+                    .filter(|_| is_stored)
+                    .for_each(|&(slot, horizon)| env.hide(slot, horizon.hidden));
+            }
+            Effect::Purge { slot, from, keys } => {
+                let step = store.purge(slot, from, keys).ok();
+                let purged = step.map_or(0, |step| step.keys as u64);
+                env.purged += purged;
+                if purged > 0 {
+                    distortion.purged(store, slot);
+                }
+                purging.core.purged(now.mono, STEP_TIME, step);
+            }
+        }
+    }
+
+    /// A statement has come from `from`.
+    pub(crate) fn told_of_purging(&mut self, env: &Env, from: NodeId, bytes: &[u8]) {
+        let now = MonoMicros(env.queue.now());
+        if let Some(Process { purging: Some(purging), .. }) = &mut self.process
+            && env.mutation != Some(Mutation::HorizonNotAgreed)
+        {
+            purging.core.receive(now, from, bytes).expect("what was encoded can be decoded");
+        }
+    }
+
+    /// `peer` counts as down.
+    pub(crate) fn purge_peer_down(&mut self, peer: usize) {
+        if let Some(Process { purging: Some(purging), .. }) = &mut self.process {
+            purging.core.peer_down(node_id(peer));
+        }
+    }
+
+    /// Under a mutation: whatever is old enough goes.
+    fn purge_by_age(&mut self, env: &mut Env, now: Now) {
+        let Some(Process { store, purging: Some(purging), .. }) = &mut self.process else { return };
+        let old = Hlc::from_millis(now.wall.0 - purging.grace / 1_000);
+        let horizon = PurgeHorizon { hidden: old, counted: old, purged: old };
+        for &slot in &env.slots {
+            if store.raise_purge_horizons(&[(slot, horizon)]).is_ok() {
+                env.purged += store.purge(slot, None, usize::MAX).map_or(0, |step| step.keys as u64);
+            }
+        }
+        let slots = env.slots.clone();
+        slots.into_iter().for_each(|slot| env.hide(slot, old));
+    }
+}
+
+impl Purging {
+    /// Looks now and then what this node keeps for others.
+    fn look_around(&mut self, store: &Store, now: Now, clock: Hlc) {
+        let every = (self.grace / FLOOR_PARTS).max(10 * SECOND);
+        if self.floor.is_some() && now.mono.0 < self.floor_at + every {
+            return;
+        }
+        self.floor_at = now.mono.0;
+        let forget_before = Hlc::from_millis(clock.millis() - self.grace / 2_000);
+        self.floor = kept::floor(store, &self.ring, self.keeper, clock, forget_before).ok();
+    }
+}
+
+impl Distortion {
+    /// Under a mutation: of the keys of `slot` that were just removed only the tombstone has gone.
+    fn purged(&mut self, store: &Store, slot: Slot) {
+        let Distortion::Kept(kept) = self else { return };
+        for (name, record) in kept.iter() {
+            let key = KeyRef::new(0, name);
+            if key.slot() == slot && store.read(key).is_ok_and(|record| record.base().hlc == Hlc::ZERO) {
+                let mut batch = store.batch();
+                record.rows(key).for_each(|row| batch.push(&row));
+                // A disk that fails keeps nothing either.
+                let _ = store.commit(&mut batch);
+            }
+        }
+    }
+}
+
+/// Up to when replicas hide what is dead, by slot.
+pub(crate) type Hidden = BTreeMap<Slot, Hlc>;
