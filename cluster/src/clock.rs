@@ -6,8 +6,13 @@
 //! counter carries into the milliseconds instead of overflowing; and a remote clock too far ahead of our own wall
 //! clock is refused (section 6 of the paper proposes the same), so that one wrong clock cannot drag the cluster
 //! into the future.
+//!
+//! "Wall" is everywhere what the [agreement](agreement) of the members makes of this node's wall clock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+pub mod agreement;
+mod sample;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use gyre_storage::{Hlc, UnixMillis};
 
@@ -29,6 +34,10 @@ pub struct ClockDrift {
 pub struct HybridClock {
     last: AtomicU64,
     drift_ms_max: u64,
+    /// How far the hybrid clocks of most members are: see [`HybridClock::follow`].
+    majority_ms: AtomicU64,
+    /// Whether the node has a time to stamp by.
+    is_settled: AtomicBool,
 }
 
 impl Default for HybridClock {
@@ -41,7 +50,30 @@ impl HybridClock {
     /// A clock at zero that refuses remote clocks more than `drift_ms_max` milliseconds ahead.
     #[must_use]
     pub const fn new(drift_ms_max: u64) -> HybridClock {
-        HybridClock { last: AtomicU64::new(0), drift_ms_max }
+        HybridClock {
+            last: AtomicU64::new(0),
+            drift_ms_max,
+            majority_ms: AtomicU64::new(0),
+            is_settled: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether the wall clock that stamps are made of may be believed; a coordinator begins nothing until then. True
+    /// unless [`HybridClock::set_settled`] says otherwise.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the wall clock may be believed.
+    pub fn set_settled(&self, is_settled: bool) {
+        self.is_settled.store(is_settled, Ordering::Relaxed);
+    }
+
+    /// Lets remote clocks be as far ahead of `majority` as of the wall clock. If most members' hybrid clocks are that
+    /// far, the wall clocks of most were wrong once, and there is no cluster without them.
+    pub fn follow(&self, majority: Hlc) {
+        self.majority_ms.store(majority.millis(), Ordering::Relaxed);
     }
 
     /// A stamp for an event at wall-clock time `wall`: greater than every stamp given and every clock observed
@@ -62,13 +94,18 @@ impl HybridClock {
         }
     }
 
-    /// Takes notice of a clock value that a message carried: every later stamp is greater.
+    /// Takes notice of a clock value that a message carried: every later stamp is greater. One that this clock has
+    /// passed is never refused, since it changes nothing.
     ///
     /// # Errors
     /// [`ClockDrift`] if `remote` is too far ahead of `wall`; the clock then stays where it was.
     pub fn observe(&self, remote: Hlc, wall: UnixMillis) -> Result<(), ClockDrift> {
-        let ahead_ms = remote.millis().saturating_sub(wall.0);
-        if ahead_ms > self.drift_ms_max {
+        if remote <= self.now() {
+            return Ok(());
+        }
+        let start_ms = wall.0.max(self.majority_ms.load(Ordering::Relaxed));
+        if remote.millis().saturating_sub(start_ms) > self.drift_ms_max {
+            let ahead_ms = remote.millis().saturating_sub(wall.0);
             return Err(ClockDrift { ahead_ms, allowed_ms: self.drift_ms_max });
         }
         self.raise_to(remote);
@@ -135,6 +172,18 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_is_as_far_ahead_as_most_members_or_as_this_one() {
+        let (clock, wall) = (HybridClock::new(500), UnixMillis(1_000));
+        clock.follow(Hlc::from_millis(9_000));
+        assert!(clock.observe(Hlc::from_millis(9_501), wall).is_err());
+        assert_eq!(clock.observe(Hlc::from_millis(9_500), wall), Ok(()));
+        clock.follow(Hlc::ZERO);
+        assert!(clock.observe(Hlc::from_millis(9_501), wall).is_err());
+        assert_eq!(clock.observe(Hlc::from_millis(9_400), wall), Ok(()), "it drags nobody");
+        assert_eq!(clock.now(), Hlc::from_millis(9_500));
+    }
+
+    #[test]
     fn a_wall_clock_set_back_never_repeats_a_stamp() {
         let clock = HybridClock::default();
         clock.raise_to(Hlc::from_millis(9_000));
@@ -194,8 +243,9 @@ mod tests {
                         greatest = Some(stamp);
                     }
                     Step::Observe { remote, wall } => {
+                        let is_passed = Some(Hlc(remote)) <= greatest;
                         let taken = clock.observe(Hlc(remote), UnixMillis(wall)).is_ok();
-                        prop_assert_eq!(taken, Hlc(remote).millis() <= wall + 500);
+                        prop_assert_eq!(taken, is_passed || Hlc(remote).millis() <= wall + 500);
                         greatest = if taken { greatest.max(Some(Hlc(remote))) } else { greatest };
                     }
                     Step::Raise { mark } => {

@@ -300,6 +300,26 @@ impl Store {
         self.engine.write(batch.encoded(), true).map_err(|error| self.fail(&error))
     }
 
+    /// Sees to it that the clock mark is not behind `hlc`, as durably as a commit makes a row: for what this node has
+    /// stamped and others store. Writes only if it is behind, so a few times a second at most.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn cover(&self, hlc: Hlc) -> Result<(), StorageError> {
+        if hlc <= self.clock_mark() {
+            return Ok(());
+        }
+        self.check_poison()?;
+        let _exclusive = self.documents.lock();
+        let mark = hlc.0.saturating_add(CLOCK_MARK_LEAD_MS << 16).max(self.clock_mark().0);
+        let mut batch = Batch::default();
+        batch.put_meta(META_CLOCK_MARK, &mark.to_be_bytes());
+        let sync = self.fsync == FsyncPolicy::Always;
+        self.engine.write(batch.encoded(), sync).map_err(|error| self.fail(&error))?;
+        self.clock_mark.store(mark, Ordering::Release);
+        Ok(())
+    }
+
     /// A clock value that no row in the store exceeds, less than half a second ahead of the newest. A node that stamps only
     /// later ones never repeats a version, whatever its wall clock does.
     #[must_use]
@@ -467,6 +487,21 @@ mod tests {
         let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
         assert_eq!(store.read(KeyRef::new(0, b"a")).unwrap().base().hlc, Hlc(1));
         assert!(store.read(KeyRef::new(0, b"b")).unwrap().is_absent());
+    }
+
+    #[test]
+    fn what_others_store_is_covered_by_the_clock_mark_too() {
+        let disk = MemoryDisk::new();
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        let stamp = Hlc::from_millis(7_000);
+        store.cover(stamp).unwrap();
+        let mark = store.clock_mark();
+        assert!(mark >= stamp);
+        store.cover(mark).unwrap();
+        assert_eq!(store.clock_mark(), mark, "it was covered");
+        drop(store);
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        assert_eq!(store.clock_mark(), mark);
     }
 
     #[test]

@@ -300,6 +300,9 @@ impl Coordinator {
         }
         let op = self.operations.next_id();
         let mut cx = Context { env: &mut self.env, shell: &mut *shell, now, op };
+        if !cx.env.clock.is_settled() {
+            return self.end(shell, start, Outcome::Failed(Failure::ClockUnsettled));
+        }
         match FlushOp::start(&mut cx, db, level) {
             Err(failure) => self.end(shell, start, Outcome::Failed(failure)),
             Ok(mut flush) => {
@@ -386,6 +389,9 @@ impl Coordinator {
     fn refusal(&self, replicas: &Replicas, needed: usize) -> Option<Failure> {
         if self.operations.unfinished() >= self.env.config.operations_max {
             return Some(Failure::Overloaded);
+        }
+        if !self.env.clock.is_settled() {
+            return Some(Failure::ClockUnsettled);
         }
         self.env.unavailable(replicas, needed)
     }

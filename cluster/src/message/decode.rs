@@ -3,7 +3,7 @@
 
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
 
-use super::{DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange, flag, kind, reason};
+use super::{ClockReading, DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange, flag, kind, reason};
 use crate::level::{Consistency, Level};
 use crate::modify::{Modify, ModifyError, ModifyReply};
 use crate::node::NodeId;
@@ -64,7 +64,14 @@ impl<'a> Reader<'a> {
             kind::FORMING => Message::Forming { bytes: self.rest() },
             kind::GOSSIP => Message::Gossip { bytes: self.rest() },
             kind::PING => Message::Ping { nonce: self.u64()? },
-            kind::PONG => Message::Pong { nonce: self.u64()? },
+            kind::PONG => {
+                let nonce = self.u64()?;
+                let reading = match self.bytes.is_empty() {
+                    true => None,
+                    false => Some(ClockReading { wall_us: self.u64()?, time_us: self.option()? }),
+                };
+                Message::Pong { nonce, reading }
+            }
             kind::KEEP_HINT => {
                 let (target, missed) = (NodeId(self.u64()?), self.version()?);
                 Message::KeepHint { target, missed, key: self.key()? }

@@ -3,7 +3,7 @@
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
 use proptest::prelude::*;
 
-use super::{DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange};
+use super::{ClockReading, DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange};
 use crate::level::{Consistency, Quorums};
 use crate::modify::{Modify, ModifyError, ModifyReply};
 use crate::node::NodeId;
@@ -106,7 +106,10 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
         27 => Message::Gossip { bytes: value },
         28 => Message::Ping { nonce: *number },
         29 => Message::KeepHint { target: NodeId(*number), key, missed: version },
-        _ => Message::Pong { nonce: *number },
+        _ => {
+            let reading = ClockReading { wall_us: number.wrapping_mul(3), time_us: *option };
+            Message::Pong { nonce: *number, reading: (*choice).then_some(reading) }
+        }
     });
 }
 
