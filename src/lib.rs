@@ -20,4 +20,5 @@ pub mod session;
 pub mod slowlog;
 pub mod status;
 pub mod status_report;
+pub mod sweeper;
 pub mod worker;

@@ -11,6 +11,7 @@ use gyre_cluster::gossip::PeerView;
 use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::ring::Ring;
+use gyre_cluster::sweep::SweepStatus;
 use gyre_cluster::topology::{Endpoint, Member, MemberState, Topology};
 use gyre_storage::key::murmur3_128;
 use gyre_storage::{StorageError, Store, UnixMillis, Version};
@@ -62,6 +63,8 @@ pub struct Node {
     pub metrics: Metrics,
     /// How the replay of hints stands, by target; shown by worker 0.
     pub handoff: ArcSwap<Vec<TargetStatus>>,
+    /// What the sweeper of expired rows has done; shown by worker 0.
+    pub sweeping: ArcSwap<SweepStatus>,
     /// SLOWLOG.
     pub slowlog: SlowLog,
     /// One mailbox a worker.
@@ -115,6 +118,7 @@ impl Node {
             locks: KeyLocks::default(),
             metrics: Metrics::new(mailboxes.len()),
             handoff: ArcSwap::default(),
+            sweeping: ArcSwap::default(),
             slowlog: SlowLog::default(),
             config: ArcSwap::from_pointee(config),
             mailboxes,

@@ -199,6 +199,7 @@ fn gauges(node: &Node) -> Gauges {
         store: node.store.stats(),
         hints: node.store.hint_counts(),
         hint_targets: node.handoff.load().to_vec(),
+        sweeping: **node.sweeping.load(),
         peers: peers.collect(),
     }
 }

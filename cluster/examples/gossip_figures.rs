@@ -1,6 +1,6 @@
 //! The figures of docs/failure-detection.md, by simulation: `cargo run --release -p gyre-cluster --example
 //! gossip_figures -- NODES [PART…]` prints one line for each part: `loss`, `spread` (of changes), `crash`, `threshold`;
-//! all but the last unless told. The seed is 1, 2, …, and printed.
+//! all but the last unless told. `loss:PERCENT:SECONDS` is one loss for as long as that. The seed is 1, 2, …, and printed.
 
 #![expect(
     clippy::indexing_slicing,
@@ -29,7 +29,7 @@ struct Plan {
     /// For how long each runs before anything is measured, in seconds.
     warm_s: u64,
     /// The losses at which false suspicions are counted, in percent.
-    losses: &'static [u64],
+    losses: Vec<u64>,
     /// For how long, at each loss, in seconds.
     loss_s: u64,
     /// How long without loss then, so that the mean gaps are those of a good network again, in seconds.
@@ -58,7 +58,7 @@ impl Plan {
             nodes,
             worlds,
             warm_s: if is_large { 30 } else { 150 },
-            losses,
+            losses: losses.to_vec(),
             loss_s,
             settle_s: if is_large { 0 } else { 150 },
             changes: if is_large { 2 } else { 10 },
@@ -88,9 +88,15 @@ fn main() {
         return;
     };
     let parts: Vec<String> = args.collect();
-    let has =
-        |part: &str| parts.iter().any(|asked| asked == part) || (parts.is_empty() && part != "threshold");
-    let (plan, started) = (Plan::of(nodes), Instant::now());
+    let has = |part: &str| {
+        parts.iter().any(|asked| asked.split(':').next() == Some(part))
+            || (parts.is_empty() && part != "threshold")
+    };
+    let (mut plan, started) = (Plan::of(nodes), Instant::now());
+    let longer = parts.iter().find_map(|part| part.strip_prefix("loss:")?.split_once(':'));
+    if let Some((percent, seconds)) = longer.and_then(|(p, s)| Some((p.parse().ok()?, s.parse().ok()?))) {
+        (plan.losses, plan.loss_s) = (vec![percent], seconds);
+    }
     println!("{nodes} nodes, seeds 1..={}", plan.worlds);
     let mut world = plan.warm(1, GossipSettings::default());
     println!("({:.0} s of real time to warm up)", started.elapsed().as_secs_f64());
@@ -111,7 +117,7 @@ fn main() {
 
 /// False suspicions and traffic at several rates of loss, nobody being down.
 fn loss(plan: &Plan, world: &mut World) {
-    for percent in plan.losses {
+    for percent in &plan.losses {
         world.loss_per_mille = percent * 10;
         world.verdicts.clear();
         world.take_sent_bytes();
@@ -203,7 +209,7 @@ fn thresholds(plan: &Plan) {
         let settings = GossipSettings { phi_threshold, ..GossipSettings::default() };
         let mut world = plan.warm(1, settings);
         let mut counts = Vec::new();
-        for percent in plan.losses {
+        for percent in &plan.losses {
             world.loss_per_mille = percent * 10;
             world.verdicts.clear();
             world.run_for(plan.loss_s * 1_000);

@@ -14,6 +14,7 @@ pub mod modify;
 pub mod node;
 pub mod outcome;
 pub mod ring;
+pub mod sweep;
 pub mod time;
 pub mod topology;
 pub mod wire;

@@ -23,6 +23,7 @@ use gyre_cluster::hints::HANDOFF_RATE_DEFAULT;
 use gyre_cluster::level::{Consistency, Quorums};
 use gyre_cluster::message::Levels;
 use gyre_cluster::node::NodeId;
+use gyre_cluster::sweep::SWEEP_INTERVAL_DEFAULT;
 use gyre_storage::FsyncPolicy;
 
 pub use error::{ConfigError, Origin};
@@ -101,6 +102,8 @@ pub struct Config {
     pub max_hint_bytes: usize,
     /// Keys a second that this node hands over to nodes that missed them.
     pub hint_replay_rate: u32,
+    /// Seconds between two passes over the keys that have expired.
+    pub ttl_sweep_interval_seconds: u64,
     /// Above which phi a silent peer is taken for dead.
     pub phi_threshold: f64,
     /// Milliseconds between two rounds of gossip.
@@ -169,6 +172,7 @@ impl Default for Config {
             hint_window_seconds: 3 * 3600,
             max_hint_bytes: 256 << 20,
             hint_replay_rate: HANDOFF_RATE_DEFAULT,
+            ttl_sweep_interval_seconds: SWEEP_INTERVAL_DEFAULT.as_secs(),
             phi_threshold: 8.0,
             gossip_interval_ms: 1_000,
             client_mode: ClientMode::Standalone,

@@ -3,6 +3,8 @@
 use gyre_cluster::coordinator::{Operation, Statistics};
 use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::level::Consistency;
+use gyre_cluster::sweep::SweepStatus;
+use gyre_storage::tree::TreeStats;
 use gyre_storage::{HintCounts, StoreStats};
 use prometheus::core::Collector;
 use prometheus::proto::{
@@ -45,6 +47,8 @@ pub struct Gauges {
     pub hints: HintCounts,
     /// The nodes that there are hints for.
     pub hint_targets: Vec<TargetStatus>,
+    /// What the sweeper of expired rows has done.
+    pub sweeping: SweepStatus,
     /// The peers.
     pub peers: Vec<PeerGauges>,
 }
@@ -77,6 +81,7 @@ pub fn render(metrics: &Metrics, gauges: &Gauges) -> String {
     coordinators(&mut families, &metrics.coordinators());
     peers(&mut families, &gauges.peers);
     hints(&mut families, gauges);
+    sweeping(&mut families, &gauges.sweeping);
     store(&mut families, gauges);
     families.0.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
     families.text()
@@ -232,6 +237,16 @@ fn hints(out: &mut Families, gauges: &Gauges) {
     out.gauges("gyre_hint_replay_keys_per_second", "Keys handed over to the peer lately.", rate);
 }
 
+fn sweeping(out: &mut Families, status: &SweepStatus) {
+    let SweepStatus { due, swept, bytes_freed, lag_ms } = *status;
+    out.counter("gyre_sweep_due_total", "Entries of the expiry index that the sweeper found due.", due);
+    out.counter("gyre_sweep_swept_total", "Expired rows whose values the sweeper has freed.", swept);
+    out.counter("gyre_sweep_freed_bytes_total", "Bytes of these values.", bytes_freed);
+    let help =
+        "For how long the oldest row not swept yet had been due, as of the last step; 0 when none is left.";
+    out.gauge("gyre_sweep_lag_seconds", help, lag_ms / 1_000);
+}
+
 fn level_name(level: Consistency) -> &'static str {
     match level {
         Consistency::One => "one",
@@ -256,8 +271,17 @@ fn peers(out: &mut Families, peers: &[PeerGauges]) {
 }
 
 fn store(out: &mut Families, gauges: &Gauges) {
-    let StoreStats { commits, rows_committed, cache_hits, cache_misses, cache_entries, cache_bytes, engine } =
-        &gauges.store;
+    let StoreStats {
+        commits,
+        rows_committed,
+        cache_hits,
+        cache_misses,
+        cache_entries,
+        cache_bytes,
+        tree,
+        engine,
+    } = &gauges.store;
+    trees(out, tree);
     out.counter("gyre_store_commits_total", "Batches committed.", *commits);
     out.counter("gyre_store_rows_committed_total", "Rows committed.", *rows_committed);
     out.counter("gyre_row_cache_hits_total", "Reads answered by the row cache.", *cache_hits);
@@ -292,6 +316,21 @@ fn store(out: &mut Families, gauges: &Gauges) {
     out.gauge("gyre_rocksdb_write_stopped", "1 while writes wait for compaction.", stopped);
     let errors = engine.background_errors;
     out.counter("gyre_rocksdb_background_errors_total", "Errors of flushes and compactions.", errors);
+}
+
+fn trees(out: &mut Families, tree: &TreeStats) {
+    out.gauge("gyre_tree_keys", "Keys that the Merkle trees count, deleted ones included.", tree.keys);
+    out.gauge("gyre_tree_leaves", "Leaves of the Merkle trees.", tree.leaves);
+    out.gauge("gyre_tree_bytes", "Bytes of the Merkle trees on disk, before compression.", tree.bytes);
+    let dirty = tree.dirty_segments;
+    out.gauge("gyre_tree_dirty_segments", "Segments (sixteenths of slots) to be hashed anew.", dirty);
+    let stale = tree.stale_slots;
+    out.gauge("gyre_tree_stale_slots", "Slots without a tree that can be used, to be hashed whole.", stale);
+    let marks = tree.marks_written;
+    out.counter("gyre_tree_marks_total", "Marks of dirty segments that commits have written.", marks);
+    let segments = tree.segments_hashed;
+    out.counter("gyre_tree_hashed_segments_total", "Segments that were hashed anew.", segments);
+    out.counter("gyre_tree_hashed_keys_total", "Keys that were hashed anew.", tree.keys_hashed);
 }
 
 /// Label names and values of one series.
@@ -424,6 +463,7 @@ mod tests {
     #[test]
     fn the_text_shows_what_the_gauges_say() {
         let mut gauges = Gauges { ring_members: 3, ring_formed: true, ..Gauges::default() };
+        gauges.sweeping = SweepStatus { due: 9, swept: 8, bytes_freed: 7, lag_ms: 12_345 };
         gauges.peers.push(PeerGauges { node: "abc".into(), queued_bytes: 77, ..PeerGauges::default() });
         gauges.store.engine.files_at_level = vec![4, 0];
         let text = render(&Metrics::new(1), &gauges);
@@ -434,6 +474,8 @@ mod tests {
             "gyre_rocksdb_files{level=\"0\"} 4",
             "gyre_operations_total{operation=\"write\",consistency=\"quorum\",outcome=\"timeout\"} 0",
             "gyre_read_repairs_total{mode=\"blocking\"} 0",
+            "gyre_sweep_swept_total 8",
+            "gyre_sweep_lag_seconds 12",
         ] {
             assert!(has_line(&text, line), "{line} is missing from\n{text}");
         }

@@ -66,6 +66,8 @@ pub struct Metrics {
     errors: Mutex<BTreeMap<String, u64>>,
     /// The spikes that LATENCY reports.
     pub latency: LatencyMonitor,
+    /// Keys of this node that expired and were swept, since the start.
+    pub expired_keys: AtomicU64,
     reset: Mutex<Reset>,
     rates: Mutex<(u64, Totals, Rates)>,
 }
@@ -94,6 +96,7 @@ struct CommandCells {
 struct Reset {
     commands: Vec<CommandStats>,
     totals: Totals,
+    expired_keys: u64,
 }
 
 /// What is known of one command.
@@ -199,6 +202,7 @@ impl Metrics {
             shares: (0..workers).map(|_| share()).collect(),
             errors: Mutex::default(),
             latency: LatencyMonitor::default(),
+            expired_keys: AtomicU64::default(),
             reset: Mutex::default(),
             rates: Mutex::default(),
         }
@@ -254,6 +258,11 @@ impl Metrics {
         }
     }
 
+    /// Keys that expired and were swept since the last CONFIG RESETSTAT.
+    pub fn expired_keys(&self) -> u64 {
+        self.expired_keys.load(Ordering::Relaxed).saturating_sub(self.reset.lock().expired_keys)
+    }
+
     /// Averages between now and the last call that was at least a second ago. `now_ms` is any clock that only grows.
     pub fn rates(&self, now_ms: u64) -> Rates {
         let mut last = self.rates.lock();
@@ -278,6 +287,7 @@ impl Metrics {
         let mut reset = self.reset.lock();
         reset.commands = self.commands_since_start();
         reset.totals = self.totals_since_start();
+        reset.expired_keys = self.expired_keys.load(Ordering::Relaxed);
         self.errors.lock().clear();
     }
 

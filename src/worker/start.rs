@@ -19,6 +19,7 @@ use crate::session::Session;
 use crate::session::connection::{Connection, serve};
 use crate::session::registry::Accepted;
 use crate::session::settings::{ReplyMode, SessionSettings};
+use crate::sweeper;
 use crate::worker::Worker;
 use crate::worker::mailbox::Letter;
 
@@ -56,6 +57,7 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
     if index == 0 {
         spawn_local(handoff::run(Rc::clone(&worker)));
         spawn_local(peer::gossip::run(Rc::clone(&worker)));
+        spawn_local(sweeper::run(Rc::clone(&worker)));
     }
     let peers = peer::Dialer::start(&worker);
     while let Some(letter) = letters.recv().await {

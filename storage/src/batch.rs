@@ -10,12 +10,13 @@
 //! This is the representation of `rocksdb::WriteBatch` (db/write_batch.cc), so that engine takes it as it is.
 
 use crate::encode::{
-    put_expiry_key, put_row_key, put_row_value, put_varint, row_key_bytes, row_value_bytes, take_varint,
+    PREFIX_BYTES, put_expiry_key, put_row_key, put_row_value, put_varint, row_key_bytes, row_value_bytes,
+    take_varint,
 };
 use crate::error::StorageError;
 use crate::hints::{self, Hint};
 use crate::key::{KeyRef, Slot};
-use crate::row::Row;
+use crate::row::{Body, Row};
 use crate::version::{Hlc, Version};
 
 /// What a batch keeps allocated when it is cleared.
@@ -37,10 +38,15 @@ pub(crate) enum Family {
     Meta = 2,
     /// Keys of which other nodes miss rows, by node.
     Hints = 3,
+    /// The leaves of Merkle trees, by slot.
+    Tree = 4,
+    /// Which segments have rows that their tree does not count yet.
+    Dirty = 5,
 }
 
 impl Family {
-    pub(crate) const ALL: [Family; 4] = [Family::Rows, Family::Expiry, Family::Meta, Family::Hints];
+    pub(crate) const ALL: [Family; 6] =
+        [Family::Rows, Family::Expiry, Family::Meta, Family::Hints, Family::Tree, Family::Dirty];
 
     /// The column family's name.
     #[cfg(feature = "rocksdb")]
@@ -50,6 +56,8 @@ impl Family {
             Family::Expiry => "expiry",
             Family::Meta => "meta",
             Family::Hints => "hints",
+            Family::Tree => "tree",
+            Family::Dirty => "dirty",
         }
     }
 }
@@ -90,6 +98,8 @@ pub(crate) struct StagedRow<'a> {
 pub struct Batch {
     data: Vec<u8>,
     staged: Vec<Staged>,
+    /// The position prefixes of rows deleted.
+    deleted: Vec<u32>,
     hints: Vec<StagedHint>,
     /// How many hints there was no room for.
     hints_dropped: u64,
@@ -104,6 +114,7 @@ impl Default for Batch {
         Batch {
             data: vec![0; HEADER_BYTES],
             staged: Vec::new(),
+            deleted: Vec::new(),
             hints: Vec::new(),
             hints_dropped: 0,
             count: 0,
@@ -114,7 +125,7 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Adds `row`, and its entry in the expiry index if it expires.
+    /// Adds `row`, and its entry in the expiry index if it expires and is not swept.
     pub fn push(&mut self, row: &Row<'_>) {
         let key_len = row_key_bytes(row);
         let value_len = row_value_bytes(row);
@@ -131,11 +142,23 @@ impl Batch {
         self.count += 1;
         self.staged.push(Staged { hash: row.key.hash64(), key_at, key_end, value_at, end });
         self.newest = self.newest.max(row.version.hlc);
-        if let Some(at) = row.expiry {
+        if let (Some(at), Body::Value(_)) = (row.expiry, row.body) {
             self.open_put(Family::Expiry, 8 + key_len);
             put_expiry_key(&mut self.data, at, row);
             put_varint(&mut self.data, 0);
         }
+    }
+
+    /// Puts `row`, swept, in the place of the row of its version. The row is
+    /// not among those of [`Batch::staged`]: the cache is told otherwise.
+    pub(crate) fn sweep(&mut self, row: &Row<'_>) {
+        let swept = Row { body: Body::Tombstone, ..*row };
+        self.data.push(TAG_PUT);
+        put_varint(&mut self.data, row_key_bytes(&swept));
+        put_row_key(&mut self.data, &swept);
+        put_varint(&mut self.data, row_value_bytes(&swept));
+        put_row_value(&mut self.data, &swept);
+        self.count += 1;
     }
 
     /// Adds a hint: node `target` misses a row of `key` of clock `missed`. Replaces an earlier hint of that key.
@@ -182,6 +205,8 @@ impl Batch {
         self.data.shrink_to(RETAINED_BYTES_MAX);
         self.staged.clear();
         self.staged.shrink_to(RETAINED_BYTES_MAX / size_of::<Staged>());
+        self.deleted.clear();
+        self.deleted.shrink_to(RETAINED_BYTES_MAX / size_of::<u32>());
         self.hints.clear();
         self.hints.shrink_to(RETAINED_BYTES_MAX / size_of::<StagedHint>());
         self.hints_dropped = 0;
@@ -193,15 +218,13 @@ impl Batch {
 
     /// Adds a document to the meta family.
     pub(crate) fn put_meta(&mut self, name: &str, bytes: &[u8]) {
-        self.open_put(Family::Meta, name.len());
-        self.data.extend_from_slice(name.as_bytes());
-        put_varint(&mut self.data, bytes.len());
-        self.data.extend_from_slice(bytes);
+        self.put(Family::Meta, name.as_bytes(), bytes);
     }
 
     /// Adds the deletion of an entry.
     pub(crate) fn delete(&mut self, family: Family, key: &[u8]) {
         if family == Family::Rows {
+            self.deleted.extend(prefix_of(key));
             self.data.push(TAG_DELETE);
         } else {
             self.data.push(TAG_DELETE_FAMILY);
@@ -210,6 +233,20 @@ impl Batch {
         put_varint(&mut self.data, key.len());
         self.data.extend_from_slice(key);
         self.count += 1;
+    }
+
+    /// Adds an entry.
+    pub(crate) fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
+        self.open_put(family, key.len());
+        self.data.extend_from_slice(key);
+        put_varint(&mut self.data, value.len());
+        self.data.extend_from_slice(value);
+    }
+
+    /// The position prefix of each row that is put or deleted.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = u32> + '_ {
+        let put = self.staged.iter().filter_map(|staged| prefix_of(self.data.get(staged.key_at..)?));
+        put.chain(self.deleted.iter().copied())
     }
 
     /// The hints added.
@@ -259,6 +296,11 @@ impl Batch {
     }
 }
 
+/// The position prefix at the beginning of a row key.
+fn prefix_of(row_key: &[u8]) -> Option<u32> {
+    row_key.first_chunk::<PREFIX_BYTES>().map(|prefix| u32::from_be_bytes(*prefix))
+}
+
 /// One change of an encoded batch: a put, or with no value a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change<'a> {
@@ -303,7 +345,7 @@ fn take_change(bytes: &[u8]) -> Option<(Change<'_>, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::{Body, Cell};
+    use crate::row::Cell;
     use crate::version::UnixMillis;
 
     fn row(expiry: Option<u64>) -> Row<'static> {

@@ -17,6 +17,11 @@
 //!   finished in between goes into the old entry, which is then removed with it. A deleted row that comes once more
 //!   is not above the mark, so it makes no entry.
 //!
+//! - Sweeping a key ([`crate::Store::sweep`] puts a tombstone of the same version in the place of an expired row) goes
+//!   the way of forgetting: what a reader was shown before and after is the same to it, an expired key. A row that is
+//!   delivered once more may make the engine hold it unswept while the entry is swept, or the other way round, until it
+//!   is swept again: no reader can tell.
+//!
 //! So an entry always holds every finished row of its key, and a key with a row under way that a reader may already
 //! have seen in the engine never gains an entry without that row: what readers see does not go back.
 //!
@@ -30,7 +35,7 @@ use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::Mutex;
 
 use crate::key::KeyRef;
-use crate::record::{Record, RecordBuilder};
+use crate::record::{Record, RecordBuilder, Register};
 use crate::row::{Cell, Row};
 use crate::version::Version;
 
@@ -204,6 +209,11 @@ impl RowCache {
         stripe.merge(hash, row, newest, scratch);
     }
 
+    /// Where keys with `hash` are counted: keys of one place wait for each other in [`RowCache::begin_alone`].
+    pub(crate) fn place(&self, hash: u64) -> usize {
+        Place::of(hash).counter()
+    }
+
     /// As [`RowCache::begin`], for rows to be deleted. `false`, and nothing has begun, while a row of the slot is under
     /// way.
     pub(crate) fn begin_alone(&self, hash: u64) -> bool {
@@ -312,7 +322,8 @@ fn merge_into(entry: &Entry, row: &Row<'_>, scratch: &mut Vec<u8>) -> bool {
     let record = entry.record();
     put_entry_key(scratch, row.key);
     if row.cell == Cell::Register && !record.has_counters() {
-        if !record.is_absent() && record.base() >= row.version {
+        let Some(new) = Register::of(row) else { return false };
+        if record.register().is_some_and(|own| !own.yields_to(&new)) {
             return false;
         }
         encode_row(row, scratch);

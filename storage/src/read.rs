@@ -43,7 +43,7 @@ impl Found {
             (Cell::Counter { actor }, Body::Counter { base, sum }) => {
                 self.counters.add_counter(CounterCell { actor, version: key.version, base, sum });
             }
-            (Cell::Register, Body::Tombstone) => self.complete_with(key, None, None),
+            (Cell::Register, Body::Tombstone) => self.complete_with(key, value.expiry, None),
             (Cell::Register, Body::Value(bytes)) => {
                 let wanted = with_values || self.counters.has_counters();
                 self.complete_with(key, value.expiry, Some(if wanted { bytes } else { &[] }));

@@ -9,7 +9,8 @@
 //! counters × { actor u64, version (hlc, node), base (hlc, node), sum i64 }      by ascending actor
 //! value bytes to the end
 //! ```
-//! All integers are little-endian.
+//! All integers are little-endian. A tombstone with an expiry is a *swept* row: its value expired and was freed. It has
+//! the version and the expiry of the row that it was.
 
 use std::sync::Arc;
 
@@ -54,11 +55,36 @@ pub struct Register<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-impl Register<'_> {
-    /// Whether the row's expiry has passed at `now`.
+impl<'a> Register<'a> {
+    /// What `row` says, if it is a register row.
+    pub(crate) fn of(row: &Row<'a>) -> Option<Register<'a>> {
+        let value = match (row.cell, row.body) {
+            (Cell::Register, Body::Value(bytes)) => Some(bytes),
+            (Cell::Register, Body::Tombstone) => None,
+            _ => return None,
+        };
+        Some(Register { version: row.version, expiry: row.expiry, value })
+    }
+
+    /// Whether the row's expiry has passed at `now`, or at the clock of the node that swept it.
     #[must_use]
     pub fn is_expired(&self, now: UnixMillis) -> bool {
-        self.expiry.is_some_and(|at| at <= now)
+        self.is_swept() || self.expiry.is_some_and(|at| at <= now)
+    }
+
+    /// Whether this is a row that expired and whose value was freed.
+    #[must_use]
+    pub fn is_swept(&self) -> bool {
+        self.expiry.is_some() && self.value.is_none()
+    }
+
+    /// Whether `other` is to be taken instead: it is newer, or it is this row from before it was swept.
+    ///
+    /// That a value wins over the tombstone that was made of it is a choice. Readers see no difference, as it has
+    /// expired; but where a clock was wrong and a row was swept too early, the value comes back by any repair.
+    pub(crate) fn yields_to(&self, other: &Register<'_>) -> bool {
+        self.version < other.version
+            || self.version == other.version && self.is_swept() && other.value.is_some()
     }
 }
 
@@ -137,10 +163,7 @@ impl Record {
             return Ok(Record::ABSENT);
         }
         let flags = *bytes.first().ok_or(MalformedRecord)?;
-        let legal = match flags & (REGISTER | TOMBSTONE | EXPIRY) {
-            f if f & REGISTER == 0 => f == 0,
-            f => f & (TOMBSTONE | EXPIRY) != (TOMBSTONE | EXPIRY),
-        };
+        let legal = flags & REGISTER != 0 || flags == 0;
         let record = Record::whole(Arc::from(bytes));
         let Some(value_at) = record.value_at() else { return Err(MalformedRecord) };
         let has_value = flags & (REGISTER | TOMBSTONE) == REGISTER;
@@ -248,7 +271,24 @@ impl Record {
             })
     }
 
-    /// The union of two records of one key: the newest row of each cell. Commutes, associates, is idempotent.
+    /// A 64-bit digest of what replicas must agree on of a key when rows up to `horizon` are gone: as
+    /// [`Record::digest`], and the expiry. `None` if nothing of the record counts, so that the key is like an absent one.
+    ///
+    /// An expired value and the tombstone that is made of it, of the same version and with the same expiry, have the
+    /// same digest. Counter cells that the register has voided do not count, nor do they keep a key.
+    #[must_use]
+    pub fn state_digest(&self, horizon: Version) -> Option<u64> {
+        let record = self.under_horizon(horizon);
+        let base = record.base();
+        if base <= horizon && !record.counters().any(|cell| cell.base >= base) {
+            return None;
+        }
+        let expiry = record.register().and_then(|register| register.expiry);
+        Some(mix(record.digest(), expiry.map_or(0, |at| at.0)))
+    }
+
+    /// The union of two records of one key: the newest row of each cell. Commutes, associates, is idempotent. Of a row
+    /// and the same row swept it keeps the former.
     #[must_use]
     pub fn merge(&self, other: &Record) -> Record {
         if other.is_absent() || self == other {
@@ -258,7 +298,10 @@ impl Record {
             return other.clone();
         }
         if !self.has_counters() && !other.has_counters() {
-            return if self.base() >= other.base() { self.clone() } else { other.clone() };
+            return match (self.register(), other.register()) {
+                (own, Some(theirs)) if own.is_none_or(|own| own.yields_to(&theirs)) => other.clone(),
+                _ => self.clone(),
+            };
         }
         let mut builder = RecordBuilder::from(self);
         builder.add_record(other);
@@ -269,7 +312,10 @@ impl Record {
     /// is at least a tombstone of that version. [`Version::ZERO`] is no horizon.
     #[must_use]
     pub fn under_horizon(&self, horizon: Version) -> Record {
-        if horizon == Version::ZERO || self.base() > horizon && self.counters().all(|c| c.version > horizon) {
+        if horizon == Version::ZERO
+            || self.is_ghost()
+            || self.base() > horizon && self.counters().all(|c| c.version > horizon)
+        {
             return self.clone();
         }
         let mut builder = RecordBuilder::from(self);
@@ -280,9 +326,44 @@ impl Record {
         builder.build()
     }
 
+    /// Whether the register is a deletion that is over and done with at `horizon`: its row is at or before it, and a
+    /// tombstone that nothing counts on, or a value that had expired by then. This follows from the rows alone, no clock is
+    /// asked: replicas that hold the same rows agree.
+    #[must_use]
+    pub fn is_dead_at(&self, horizon: Hlc) -> bool {
+        let Some(register) = self.register().filter(|r| r.version.hlc <= horizon && !self.is_ghost()) else {
+            return false;
+        };
+        match register.expiry {
+            Some(at) => at.0 <= horizon.millis(),
+            None => register.value.is_none() && self.counters().all(|cell| cell.base != register.version),
+        }
+    }
+
+    /// The record as it stands when what is dead at `horizon` is forgotten: the register and every older row are gone.
+    /// What is left of a key that is dead as a whole is its *ghost*, which has the digest of [`Record::ABSENT`] and no
+    /// row, but counts as expired, so that an increment begins a new register.
+    #[must_use]
+    pub fn without_dead(&self, horizon: Hlc) -> Record {
+        if !self.is_dead_at(horizon) {
+            return self.clone();
+        }
+        let mut builder = RecordBuilder::from(self);
+        builder.counters.retain(|cell| cell.version.hlc > horizon);
+        builder.register =
+            Some(Register { version: Version::ZERO, expiry: Some(UnixMillis(0)), value: None });
+        builder.build()
+    }
+
+    /// Whether this is what is left of a key that is dead.
+    #[must_use]
+    pub fn is_ghost(&self) -> bool {
+        self.register().is_some_and(|register| register.version == Version::ZERO)
+    }
+
     /// Every row of the record, as rows of `key`.
     pub fn rows<'a>(&'a self, key: KeyRef<'a>) -> impl Iterator<Item = Row<'a>> + 'a {
-        let register = self.register().map(|r| Row {
+        let register = self.register().filter(|r| r.version > Version::ZERO).map(|r| Row {
             key,
             cell: Cell::Register,
             version: r.version,
@@ -358,17 +439,10 @@ impl<'a> From<&'a Record> for RecordBuilder<'a> {
 impl<'a> RecordBuilder<'a> {
     /// Takes `row` in, unless a newer row of its cell is there already. The row's key is not looked at.
     pub fn add(&mut self, row: &Row<'a>) {
-        match (row.cell, row.body) {
-            (Cell::Register, Body::Counter { .. })
-            | (Cell::Counter { .. }, Body::Tombstone | Body::Value(_)) => {}
-            (Cell::Register, body) => {
-                let value = if let Body::Value(bytes) = body { Some(bytes) } else { None };
-                let expiry = row.expiry.filter(|_| value.is_some());
-                self.add_register(Register { version: row.version, expiry, value });
-            }
-            (Cell::Counter { actor }, Body::Counter { base, sum }) => {
-                self.add_counter(CounterCell { actor, version: row.version, base, sum });
-            }
+        if let Some(register) = Register::of(row) {
+            self.add_register(register);
+        } else if let (Cell::Counter { actor }, Body::Counter { base, sum }) = (row.cell, row.body) {
+            self.add_counter(CounterCell { actor, version: row.version, base, sum });
         }
     }
 
@@ -387,7 +461,7 @@ impl<'a> RecordBuilder<'a> {
     }
 
     pub(crate) fn add_register(&mut self, register: Register<'a>) {
-        if self.register.is_none_or(|own| own.version < register.version) {
+        if self.register.is_none_or(|own| own.yields_to(&register)) {
             self.register = Some(register);
         }
     }
@@ -405,10 +479,15 @@ impl<'a> RecordBuilder<'a> {
         }
     }
 
+    /// The register, unless it is a ghost beside counter cells, which count on its absence.
+    fn shown_register(&self) -> Option<Register<'a>> {
+        self.register.filter(|r| r.version > Version::ZERO || self.counters.is_empty())
+    }
+
     /// Encodes what was collected.
     #[must_use]
     pub fn build(&self) -> Record {
-        let value = self.register.and_then(|r| r.value).unwrap_or_default();
+        let value = self.shown_register().and_then(|r| r.value).unwrap_or_default();
         let mut out = Vec::with_capacity(HEAD_BYTES + 24 + self.counters.len() * COUNTER_BYTES + value.len());
         self.encode_into(&mut out);
         if out.is_empty() { Record::ABSENT } else { Record::whole(Arc::from(out)) }
@@ -419,8 +498,9 @@ impl<'a> RecordBuilder<'a> {
         if self.register.is_none() && self.counters.is_empty() {
             return;
         }
-        let value = self.register.and_then(|r| r.value).unwrap_or_default();
-        let flags = self.register.map_or(0, |r| {
+        let register = self.shown_register();
+        let value = register.and_then(|r| r.value).unwrap_or_default();
+        let flags = register.map_or(0, |r| {
             REGISTER
                 | if r.value.is_none() { TOMBSTONE } else { 0 }
                 | if r.expiry.is_some() { EXPIRY } else { 0 }
@@ -428,7 +508,7 @@ impl<'a> RecordBuilder<'a> {
         out.push(flags);
         let count = u16::try_from(self.counters.len()).unwrap_or(u16::MAX);
         out.extend_from_slice(&count.to_le_bytes());
-        if let Some(register) = self.register {
+        if let Some(register) = register {
             put_version(out, register.version);
             if let Some(expiry) = register.expiry {
                 out.extend_from_slice(&expiry.0.to_le_bytes());
@@ -473,7 +553,7 @@ fn version_at(bytes: &[u8], at: usize) -> Option<Version> {
 }
 
 /// One round of multiply-rotate mixing (the finaliser of murmur3, applied per word).
-fn mix(state: u64, word: u64) -> u64 {
+pub(crate) fn mix(state: u64, word: u64) -> u64 {
     let mut x = (state.rotate_left(23) ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
     x ^= x >> 33;
     x.wrapping_mul(0xc4ce_b9fe_1a85_ec53)

@@ -5,6 +5,7 @@ use crate::encode::{RowKey, decode_row_key, decode_row_value};
 use crate::engine::{Engine, Step};
 use crate::error::StorageError;
 use crate::horizon::Horizons;
+use crate::key::KeyRef;
 use crate::read::Found;
 use crate::record::Record;
 use crate::version::UnixMillis;
@@ -45,13 +46,13 @@ pub(crate) fn page(
 ) -> Result<ScanPage, StorageError> {
     let mut page = ScanPage::default();
     let mut bytes = 0;
-    page.next = each_key(engine, range, &mut |seen| {
-        if let Some((db, key, record)) = seen.found {
-            let record = record.under_horizon(horizons.of(db));
-            bytes += key.len() + record.encoded().len();
+    page.next = each_key(engine, range, &|_| true, &mut |seen| {
+        if let Some((key, record)) = seen.found {
+            let record = record.under_horizon(horizons.of(key.db));
+            bytes += key.key.len() + record.encoded().len();
             // A key that the horizon leaves nothing of is what an absent key looks like.
-            if record != Record::ABSENT.under_horizon(horizons.of(db)) {
-                page.entries.push((db, key.to_vec(), record));
+            if record != Record::ABSENT.under_horizon(horizons.of(key.db)) {
+                page.entries.push((key.db, key.key.to_vec(), record));
             }
         }
         seen.keys < keys_max && bytes < bytes_max
@@ -67,9 +68,9 @@ pub(crate) fn count(
     now: UnixMillis,
 ) -> Result<u64, StorageError> {
     let mut count = 0;
-    each_key(engine, range, &mut |seen| {
-        if let Some((db, _, record)) = seen.found
-            && record.under_horizon(horizons.of(db)).view(now).is_some()
+    each_key(engine, range, &|_| true, &mut |seen| {
+        if let Some((key, record)) = seen.found
+            && record.under_horizon(horizons.of(key.db)).view(now).is_some()
         {
             count += 1;
         }
@@ -78,18 +79,19 @@ pub(crate) fn count(
     Ok(count)
 }
 
-/// What [`each_key`] shows: a key of the database looked for, or only that another one was passed.
-struct Seen<'a> {
-    found: Option<(u8, &'a [u8], Record)>,
-    /// How many keys were passed, of any database.
-    keys: usize,
+/// What [`each_key`] shows: a key that is looked for, or only that another one was passed.
+pub(crate) struct Seen<'a> {
+    pub(crate) found: Option<(KeyRef<'a>, Record)>,
+    /// How many keys were passed, wanted or not.
+    pub(crate) keys: usize,
 }
 
-/// Shows every key of `range` with its record. When `visit` answers false, stops at the end of the prefix and gives
-/// the next one.
-fn each_key(
+/// Shows every key of `range` that is `wanted` with its record. When `visit` answers false, stops at the end of the
+/// prefix and gives the next one.
+pub(crate) fn each_key(
     engine: &dyn Engine,
     range: Range,
+    wanted: &dyn Fn(KeyRef<'_>) -> bool,
     visit: &mut dyn FnMut(Seen<'_>) -> bool,
 ) -> Result<Option<u64>, StorageError> {
     let end = range.end.min(PREFIX_END);
@@ -98,7 +100,7 @@ fn each_key(
         return Ok(None);
     }
     let end_key = u32::try_from(end).ok().map(u32::to_be_bytes);
-    let mut walker = Walker { range, visit, current: None, keys: 0, enough: false, next: None };
+    let mut walker = Walker { range, wanted, visit, current: None, keys: 0, enough: false, next: None };
     let mut on_row = |key: &[u8], value: &[u8]| walker.row(key, value);
     engine.walk_range(
         Family::Rows,
@@ -112,6 +114,7 @@ fn each_key(
 
 struct Walker<'a> {
     range: Range,
+    wanted: &'a dyn Fn(KeyRef<'_>) -> bool,
     visit: &'a mut dyn FnMut(Seen<'_>) -> bool,
     current: Option<Current>,
     keys: usize,
@@ -125,6 +128,7 @@ struct Current {
     shared: Vec<u8>,
     prefix: u32,
     db: u8,
+    position: u64,
     key_at: usize,
     found: Option<Found>,
 }
@@ -154,11 +158,13 @@ impl Walker<'_> {
         let mut shared = self.current.take().map(|current| current.shared).unwrap_or_default();
         shared.clear();
         shared.extend_from_slice(row_key.get(..parts.key_bytes).unwrap_or_default());
-        let wanted = self.range.db.is_none_or(|db| db == parts.db);
+        let key = KeyRef::new(parts.db, parts.key);
+        let wanted = self.range.db.is_none_or(|db| db == parts.db) && (self.wanted)(key);
         self.current = Some(Current {
             shared,
             prefix: parts.prefix,
             db: parts.db,
+            position: key.position,
             key_at: parts.key_bytes - parts.key.len(),
             found: wanted.then(Found::default),
         });
@@ -169,7 +175,8 @@ impl Walker<'_> {
         let Some(current) = self.current.as_mut() else { return };
         self.keys += 1;
         let key = current.shared.get(current.key_at..).unwrap_or_default();
-        let found = current.found.take().map(|found| (current.db, key, found.into_record()));
+        let key = KeyRef { db: current.db, key, position: current.position };
+        let found = current.found.take().map(|found| (key, found.into_record()));
         if !(self.visit)(Seen { found, keys: self.keys }) {
             self.enough = true;
         }

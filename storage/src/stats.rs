@@ -1,5 +1,7 @@
 //! What the store counts, for `/metrics` and `INFO`.
 
+use crate::tree::TreeStats;
+
 /// Counters and gauges of an engine. Counters run from the opening of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineStats {
@@ -44,6 +46,8 @@ pub struct StoreStats {
     pub cache_entries: u64,
     /// Bytes in the row cache.
     pub cache_bytes: u64,
+    /// Of the Merkle trees.
+    pub tree: TreeStats,
     /// The engine's own.
     pub engine: EngineStats,
 }

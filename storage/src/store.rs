@@ -17,16 +17,26 @@ use crate::hints::Book;
 use crate::horizon::{self, Horizons};
 use crate::key::KeyRef;
 use crate::options::{FsyncPolicy, StoreOptions};
+use crate::purge::PurgeHorizons;
 use crate::read;
 use crate::record::Record;
 use crate::scan::{self, Range, ScanPage};
 use crate::stats::StoreStats;
+use crate::tree::Tree;
 use crate::version::{Hlc, UnixMillis, Version};
 
 mod handoff;
+mod purge;
+mod sweep;
+mod tree;
+
+pub use purge::PurgeStep;
+pub use sweep::{SweepPass, SweepStep};
 
 /// The on-disk format this program reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The format before: the same, without trees. They are built when such a directory is opened.
+const FORMAT_WITHOUT_TREES: u32 = 1;
 
 const META_FORMAT: &str = "storage.format";
 const META_HORIZONS: &str = "storage.horizons";
@@ -42,6 +52,7 @@ pub struct Store {
     engine: Box<dyn Engine>,
     cache: RowCache,
     horizons: Horizons,
+    purge: PurgeHorizons,
     fsync: FsyncPolicy,
     poison: OnceLock<String>,
     /// No row in the engine has a greater clock. Kept durable by the batches that raise it.
@@ -49,6 +60,7 @@ pub struct Store {
     /// Serialises what is written to the meta family from a state read before.
     documents: Mutex<()>,
     hints: Book,
+    tree: Tree,
     ahead: Ahead,
     /// Commits and raised horizons: begun, and done.
     writes_begun: AtomicU64,
@@ -102,11 +114,15 @@ impl Store {
         let mark =
             if clock_mark == Hlc::ZERO { Version::ZERO } else { Version { hlc: clock_mark, node: u64::MAX } };
         let hints = Book::open(engine.as_ref(), options.hint_bytes_max)?;
+        let tree = Tree::open(engine.as_ref())?;
+        let purge = PurgeHorizons::open(engine.as_ref())?;
         Ok(Store {
             engine,
             hints,
+            tree,
             cache: RowCache::new(options.row_cache_bytes, mark),
             horizons,
+            purge,
             fsync: options.fsync,
             poison: OnceLock::new(),
             clock_mark: AtomicU64::new(clock_mark.0),
@@ -178,8 +194,10 @@ impl Store {
         for hash in batch.hashes() {
             self.cache.begin(hash);
         }
+        let marking = self.tree.begin(batch);
         let sync = self.fsync == FsyncPolicy::Always;
         self.engine.write(batch.encoded(), sync).map_err(|error| self.fail(&error))?;
+        marking.written();
         self.writes_done.fetch_add(1, Ordering::SeqCst);
         self.rows_committed.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let (scratch, rows) = batch.staged();
@@ -213,7 +231,7 @@ impl Store {
                 self.cache.fill(key, ticket, record)
             }
         };
-        Ok(Some(self.under_horizon(key.db, record)))
+        Ok(Some(self.under_horizon(key.db, self.hide_dead(key, record))))
     }
 
     fn under_horizon(&self, db: u8, record: Record) -> Record {
@@ -259,10 +277,10 @@ impl Store {
         scan::count(self.engine.as_ref(), &self.horizons, range, now)
     }
 
-    /// Up to `limit` entries of the expiry index that are due at `now`, earliest first: for the sweeper. An entry
-    /// names a row that was written with that expiry; newer rows of the cell may have replaced it since.
+    /// Up to `limit` entries of the expiry index that are due at `now`, earliest first: what [`Store::sweep`] would look
+    /// at. An entry names a row that was written with that expiry; newer rows of the cell may have replaced it since.
     pub fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<Due>, StorageError> {
-        expiry::due(self.engine.as_ref(), now, limit)
+        Ok(expiry::due(self.engine.as_ref(), Vec::new(), now, limit)?.0)
     }
 
     /// Up to which version database `db` was flushed; [`Version::ZERO`] if never.
@@ -277,8 +295,13 @@ impl Store {
         let _exclusive = self.documents.lock();
         let Some(merged) = self.horizons.merged_with(horizons) else { return Ok(()) };
         self.writes_begun.fetch_add(1, Ordering::SeqCst);
-        self.put_document(META_HORIZONS, &horizon::encode(&merged))?;
-        self.horizons.store(merged);
+        let mut batch = Batch::default();
+        batch.put_meta(META_HORIZONS, &horizon::encode(&merged));
+        self.tree.make_stale(&self.tree.slots_with_keys(), batch, |batch| {
+            self.write_document(batch)?;
+            self.horizons.store(merged);
+            Ok(())
+        })?;
         self.writes_done.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -294,9 +317,13 @@ impl Store {
     }
 
     fn put_document(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        self.check_poison()?;
         let mut batch = Batch::default();
         batch.put_meta(name, bytes);
+        self.write_document(&mut batch)
+    }
+
+    fn write_document(&self, batch: &mut Batch) -> Result<(), StorageError> {
+        self.check_poison()?;
         self.engine.write(batch.encoded(), true).map_err(|error| self.fail(&error))
     }
 
@@ -358,6 +385,7 @@ impl Store {
             cache_misses,
             cache_entries,
             cache_bytes,
+            tree: self.tree.stats(),
             engine: self.engine.stats(),
         }
     }
@@ -390,6 +418,14 @@ impl std::fmt::Debug for Store {
 fn check_format(engine: &dyn Engine) -> Result<(), StorageError> {
     match engine.get(Family::Meta, META_FORMAT.as_bytes())? {
         None => {
+            engine.check()?;
+            let mut batch = Batch::default();
+            batch.put_meta(META_FORMAT, FORMAT.to_string().as_bytes());
+            Tree::begin_empty(&mut batch);
+            engine.write(batch.encoded(), true)
+        }
+        // From now on rows come with marks, which a program that knows no trees would leave out: it must refuse.
+        Some(found) if found == FORMAT_WITHOUT_TREES.to_string().as_bytes() => {
             engine.check()?;
             let mut batch = Batch::default();
             batch.put_meta(META_FORMAT, FORMAT.to_string().as_bytes());

@@ -1,4 +1,5 @@
-//! A directory that on-disk format 1 was written in, kept for ever: every later program must read it or refuse it.
+//! Directories that each on-disk format was written in, kept for ever: every later program must read them or refuse
+//! them. Format 2 has Merkle trees, which are built when a directory of format 1 is opened.
 //!
 //! To write one anew (only ever for a new format, beside the old): `GYRE_FIXTURE_OUT=DIR cargo test -p gyre-storage
 //! --release --features rocksdb --test fixture`.
@@ -9,11 +10,14 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{commit, count, delete, expiring, in_db, set, version};
-use gyre_storage::{FORMAT, KeyRef, PREFIX_END, Row, StorageError, Store, StoreOptions, UnixMillis, View};
+use common::{commit, count, delete, expiring, in_db, recomputed, set, version};
+use gyre_storage::tree::PrefixRange;
+use gyre_storage::{
+    FORMAT, KeyRef, PREFIX_END, Row, SLOTS, StorageError, Store, StoreOptions, UnixMillis, View,
+};
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1")
+fn fixture(format: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/format-{format}"))
 }
 
 fn rows_in_files() -> Vec<Row<'static>> {
@@ -43,6 +47,7 @@ fn options(dir: &Path) -> StoreOptions {
 fn write_fixture(dir: &Path) {
     let store = Store::open(&options(dir)).unwrap();
     commit(&store, &rows_in_files());
+    store.refresh_tree(usize::MAX).unwrap();
     store.compact().unwrap();
     commit(&store, &rows_in_log());
     store.set_horizons(&[version(0, 0), version(0, 0), version(0, 0), version(20, 1)]).unwrap();
@@ -80,19 +85,44 @@ fn check(dir: &Path) {
     assert!(store.clock_mark() >= version(14, 0).hlc);
 }
 
-#[test]
-fn directory_of_format_1_is_read() {
+fn copy_of(format: u32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(fixture()).unwrap() {
+    for entry in std::fs::read_dir(fixture(format)).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
     }
+    dir
+}
+
+fn check_trees(dir: &Path, stale_slots: u64) {
+    let store = Store::open(&options(dir)).unwrap();
+    assert_eq!(store.tree_stats().stale_slots, stale_slots);
+    let slots: Vec<PrefixRange> = (0..SLOTS).map(PrefixRange::of_slot).collect();
+    assert_eq!(store.tree_sums(&slots).unwrap(), recomputed(&store).tree_sums(&slots).unwrap());
+    assert_eq!(store.tree_stats().keys, 7);
+}
+
+#[test]
+fn directory_of_format_1_is_read_and_gets_trees() {
+    let dir = copy_of(1);
+    check(dir.path());
+    check_trees(dir.path(), u64::from(SLOTS));
+    check_trees(dir.path(), 0);
     check(dir.path());
 }
 
 #[test]
+fn directory_of_format_2_is_read() {
+    let dir = copy_of(2);
+    check(dir.path());
+    // Those that had keys when the horizon rose.
+    check_trees(dir.path(), 5);
+    check_trees(dir.path(), 0);
+}
+
+#[test]
 fn this_program_writes_what_the_fixture_holds() {
-    assert_eq!(FORMAT, 1, "a new format needs a fixture of its own");
+    assert_eq!(FORMAT, 2, "a new format needs a fixture of its own");
     let dir = tempfile::tempdir().unwrap();
     let out = std::env::var("GYRE_FIXTURE_OUT").map_or_else(|_| dir.path().to_path_buf(), PathBuf::from);
     write_fixture(&out);
@@ -110,9 +140,9 @@ fn directory_of_a_later_format_is_refused_by_name() {
         options.create_missing_column_families(true);
         let families = ["default", "expiry", "meta", "what_came_later"];
         let db = rocksdb::DB::open_cf(&options, dir.path(), families).unwrap();
-        db.put_cf(&db.cf_handle("meta").unwrap(), "storage.format", "2").unwrap();
+        db.put_cf(&db.cf_handle("meta").unwrap(), "storage.format", "3").unwrap();
     }
     let error = Store::open(&options(dir.path())).unwrap_err();
-    assert_eq!(error, StorageError::UnknownFormat { found: "2".into(), supported: 1 });
-    assert!(error.to_string().contains("format 2, this program supports format 1"));
+    assert_eq!(error, StorageError::UnknownFormat { found: "3".into(), supported: 2 });
+    assert!(error.to_string().contains("format 3, this program supports format 2"));
 }

@@ -2,6 +2,7 @@
 //!
 //! The test binary starts itself again as the victim, which commits numbered rows and prints each number once its
 //! commit has returned. Everything the parent read before and after the kill must be there when it reopens the store.
+//! The victim also hashes its trees all the time: they must be right again once what is marked as dirty is hashed.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -17,8 +18,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::set;
-use gyre_storage::{FsyncPolicy, KeyRef, Store, StoreOptions, UnixMillis, View};
+use common::{recomputed, set};
+use gyre_storage::tree::PrefixRange;
+use gyre_storage::{FsyncPolicy, KeyRef, SLOTS, Store, StoreOptions, UnixMillis, View};
 
 const DIR: &str = "GYRE_TEST_KILL_DIR";
 const POLICY: &str = "GYRE_TEST_KILL_POLICY";
@@ -43,6 +45,13 @@ fn victim() {
     let always = std::env::var(POLICY).is_ok_and(|policy| policy == "always");
     let fsync = if always { FsyncPolicy::Always } else { FsyncPolicy::EverySecond };
     let store = Store::open(&options(Path::new(&dir), fsync)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| while store.refresh_tree(100).is_ok() {});
+        commit_rows(&store);
+    });
+}
+
+fn commit_rows(store: &Store) {
     let mut batch = store.batch();
     let mut out = std::io::stdout().lock();
     for commit in 1..COMMITS_MAX {
@@ -94,6 +103,14 @@ fn check(dir: &Path, acknowledged: u64) {
             assert!(value >= commit, "acknowledged {commit}, found {value}");
         }
     }
+    check_trees(&store);
+}
+
+fn check_trees(store: &Store) {
+    let before = store.tree_stats();
+    let slots: Vec<PrefixRange> = (0..SLOTS).map(PrefixRange::of_slot).collect();
+    assert_eq!(store.tree_sums(&slots).unwrap(), recomputed(store).tree_sums(&slots).unwrap(), "{before:?}");
+    assert_eq!(before.stale_slots, 0, "marks say what is dirty");
 }
 
 #[test]
@@ -113,5 +130,14 @@ fn kill_loses_nothing_acknowledged_under_always() {
         let acknowledged = kill_after(dir.path(), "always", commits);
         assert!(acknowledged >= commits);
         check(dir.path(), acknowledged);
+    }
+}
+
+#[test]
+fn trees_are_right_after_kills_at_any_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    for kill in 0..25 {
+        kill_after(dir.path(), if kill % 5 == 4 { "always" } else { "everysec" }, 1 + kill * 37 % 700);
+        check_trees(&Store::open(&options(dir.path(), FsyncPolicy::EverySecond)).unwrap());
     }
 }

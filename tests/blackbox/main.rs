@@ -12,6 +12,7 @@
 mod alone;
 mod concurrency;
 mod durability;
+mod expiry;
 mod forming;
 mod operator;
 mod outages;

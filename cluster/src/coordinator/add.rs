@@ -1,11 +1,12 @@
 //! Increments in a single round.
 //!
 //! Only the actor itself writes its counter cell, and it does so under the key's lock. So the primary knows its cell's
-//! newest row without asking, adds to it, stores the row here and sends it to the others, who answer with the digest of
-//! what they then hold. If as many as the read level asks for hold what this node holds, this node's record was up to
-//! date, and its value is the reply: read and write have taken one round.
+//! newest row without asking, adds to it, stores the row here and sends it to the others. As many of them as the read
+//! level asks for beside this node answer with the digest of what they then hold; the rest only store the row, which
+//! spares them a read. If those hold what this node holds, this node's record was up to date, and its value is the
+//! reply: read and write have taken one round.
 //!
-//! If they differ, somebody knows a register or a cell that this node does not. The caller then fetches and merges
+//! If one of them is slow, the others' records are fetched instead as soon as enough have the row. If they differ, somebody knows a register or a cell that this node does not. The caller then fetches and merges
 //! their records. On the same base the increment stands and the merged record has the value. On a newer base it is
 //! void, like everything counted on the older one, and is made once more on the merged record. That cannot go on:
 //! the merged record has every write that was acknowledged before the operation began, so a base that is newer still
@@ -21,7 +22,7 @@ use super::read::Known;
 use super::replicas::Replicas;
 use super::shell::Shell;
 use super::write::WriteRound;
-use crate::level::{Quorum, Verdict};
+use crate::level::{Quorum, Verdict, bit};
 use crate::modify::{self, Modify, ModifyReply};
 use crate::node::NodeId;
 
@@ -54,8 +55,10 @@ pub(crate) struct AddRound {
     written: Version,
     /// Who has the row.
     heard: Quorum,
-    /// Who holds the same record.
+    /// Who holds the same record. Replicas that were not asked for a digest count as failed.
     holders: Quorum,
+    /// A replica that was asked for its digest is slow: who has answered must do.
+    is_late: bool,
 }
 
 impl AddRound {
@@ -80,6 +83,11 @@ impl AddRound {
         let mut with_row = RecordBuilder::from(record);
         with_row.add(&row);
         let record = with_row.build();
+        let digests = asked_for_digests(cx, &replicas, here, needed.0);
+        let mut holders = Quorum::new(needed.0, replicas.len());
+        (0..replicas.len())
+            .filter(|&index| index != here && digests & bit(index) == 0)
+            .for_each(|index| holders.fail(index));
         let mut add = AddRound {
             replicas,
             round,
@@ -89,9 +97,13 @@ impl AddRound {
             reply,
             written: version,
             heard: Quorum::new(needed.0.max(needed.1), replicas.len()),
-            holders: Quorum::new(needed.0, replicas.len()),
+            holders,
+            is_late: false,
         };
-        cx.apply(&replicas, round, &row, true, |index| add.fail(index));
+        cx.apply(&replicas, round, &row, digests, |index| add.fail(index));
+        if digests != 0 && replicas.len() > needed.0 {
+            cx.env.timers.hurry(cx.now.mono + cx.env.hurry_delay(), cx.op);
+        }
         Some(add)
     }
 
@@ -103,12 +115,20 @@ impl AddRound {
                 self.heard.ack(index);
                 if index == self.here || *digest == Some(self.digest) {
                     self.holders.ack(index);
+                } else {
+                    self.holders.fail(index);
                 }
             }
             Event::Refused(_) if round == self.round => self.fail(index),
             Event::Lost => self.fail(index),
             _ => {}
         }
+    }
+
+    /// It takes longer than a digest should. `true` if one is awaited.
+    pub(crate) fn hurry(&mut self) -> bool {
+        self.is_late = true;
+        self.holders.verdict() == Verdict::Pending
     }
 
     fn fail(&mut self, index: usize) {
@@ -122,13 +142,11 @@ impl AddRound {
         match self.heard.verdict() {
             _ if here_failed => AddEnd::Lost,
             Verdict::Lost => AddEnd::Lost,
-            Verdict::Met if self.heard.has_acked(self.here) => {
-                if self.holders.verdict() == Verdict::Met {
-                    AddEnd::Agreed
-                } else {
-                    AddEnd::Disagreed
-                }
-            }
+            Verdict::Met if self.heard.has_acked(self.here) => match self.holders.verdict() {
+                Verdict::Met => AddEnd::Agreed,
+                Verdict::Pending if !self.is_late => AddEnd::Pending,
+                Verdict::Pending | Verdict::Lost => AddEnd::Disagreed,
+            },
             Verdict::Met | Verdict::Pending => AddEnd::Pending,
         }
     }
@@ -162,6 +180,15 @@ impl AddRound {
     pub(crate) fn give_up(&self) -> Step {
         Step::time_out(self.heard.needed(), self.heard.acked())
     }
+}
+
+/// The places of the replicas that are to answer with a digest, so that together with this node's place `needed` hold
+/// what was read. Replicas that are alive come first, stand-ins, which know few keys, last.
+fn asked_for_digests<S: Shell>(cx: &Context<'_, S>, replicas: &Replicas, here: usize, needed: usize) -> u8 {
+    let others = || replicas.iter().filter(|&(index, node)| index != here && cx.env.is_alive(node));
+    let owners = others().filter(|&(index, _)| !replicas.is_stand_in(index));
+    let stand_ins = others().filter(|&(index, _)| replicas.is_stand_in(index));
+    owners.chain(stand_ins).take(needed.saturating_sub(1)).fold(0, |mask, (index, _)| mask | bit(index))
 }
 
 /// The number a record stands for, `None` if it is no number or the key does not exist.

@@ -11,7 +11,7 @@ use super::statistics::Statistics;
 use super::timers::Timers;
 use crate::clock::HybridClock;
 use crate::latency::Latency;
-use crate::level::Quorums;
+use crate::level::{Quorums, bit};
 use crate::message::{HintTargets, Message, Reason};
 use crate::modify::{ModifyError, ModifyReply};
 use crate::node::NodeId;
@@ -167,18 +167,18 @@ impl<S: Shell> Context<'_, S> {
     }
 
     /// Stores `row` on every contact of `replicas`, with the hints for absent owners; calls `failed` with the places
-    /// where that cannot be.
+    /// where that cannot be. The peers at the places in the mask `digests` are to answer with a digest.
     pub(crate) fn apply(
         &mut self,
         replicas: &Replicas,
         round: u8,
         row: &Row<'_>,
-        want_digest: bool,
+        digests: u8,
         mut failed: impl FnMut(usize),
     ) {
         if !replicas.has_absent() {
             for (index, node) in replicas.iter() {
-                if !self.apply_at(node, round, row, want_digest, HintTargets::NONE) {
+                if !self.apply_at(node, round, row, digests & bit(index) != 0, HintTargets::NONE) {
                     failed(index);
                 }
             }
@@ -189,7 +189,7 @@ impl<S: Shell> Context<'_, S> {
         let mut ids = [[0; 8]; REPLICAS_MAX];
         for (index, node) in replicas.iter() {
             let hints = replicas.hints_at(index, here, &mut ids);
-            if !self.apply_at(node, round, row, want_digest, hints) {
+            if !self.apply_at(node, round, row, digests & bit(index) != 0, hints) {
                 failed(index);
             }
         }

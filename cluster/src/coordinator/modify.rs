@@ -263,14 +263,20 @@ impl ModifyOp {
     }
 
     pub(crate) fn on_hurry<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
-        let (Phase::Resolving { read, .. } | Phase::Reading(read)) = &mut self.phase else {
-            return Step::Pending;
-        };
         if self.is_finished {
             return Step::Pending;
         }
-        read.hurry(cx, self.key.key());
-        let step = self.advance_read(cx);
+        let step = match &mut self.phase {
+            Phase::Adding(add) => {
+                cx.env.statistics.speculative_retries += u64::from(add.hurry());
+                self.advance_add(cx)
+            }
+            Phase::Resolving { read, .. } | Phase::Reading(read) => {
+                read.hurry(cx, self.key.key());
+                self.advance_read(cx)
+            }
+            Phase::Locking | Phase::Recalling | Phase::Writing { .. } => Step::Pending,
+        };
         self.conclude(step)
     }
 

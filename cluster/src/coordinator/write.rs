@@ -40,7 +40,7 @@ impl WriteRound {
         row: &Row<'_>,
     ) -> WriteRound {
         let mut quorum = Quorum::new(needed, replicas.len());
-        cx.apply(&replicas, round, row, false, |index| quorum.fail(index));
+        cx.apply(&replicas, round, row, 0, |index| quorum.fail(index));
         let written = row.version;
         WriteRound { replicas, quorum, round, written, required: None, required_failed: false }
     }

@@ -23,9 +23,27 @@ struct Model {
 
 /// What an actor of the interleaving is in the middle of.
 enum Doing {
-    Write { rows: Vec<(usize, Row<'static>)>, engine_done: bool, finished: usize },
-    Read { key: usize, ticket: Ticket, floor: [Record; 2], record: Option<Record>, forgotten: u64 },
-    Forget { key: usize, record: Record, engine_done: bool },
+    Write {
+        rows: Vec<(usize, Row<'static>)>,
+        engine_done: bool,
+        finished: usize,
+    },
+    Read {
+        key: usize,
+        ticket: Ticket,
+        floor: [Record; 2],
+        record: Option<Record>,
+        forgotten: u64,
+    },
+    Forget {
+        key: usize,
+        record: Record,
+        engine_done: bool,
+    },
+    /// Puts a tombstone of the same version in the place of what the engine has: no reader may notice.
+    Sweep {
+        key: usize,
+    },
 }
 
 /// The rows of `record` that `covering` does not cover.
@@ -126,6 +144,12 @@ impl World {
         }
     }
 
+    fn start_sweep(&mut self, key: usize) {
+        if self.cache.begin_alone(HASH) {
+            self.doing.push(Doing::Sweep { key });
+        }
+    }
+
     /// From now on nobody need see what `record` covers.
     fn lower_floors(&mut self, at: usize, record: &Record) {
         for known in [&mut self.model.finished, &mut self.shown] {
@@ -205,6 +229,10 @@ impl World {
                 self.lower_floors(key, &record);
                 None
             }
+            Doing::Sweep { key } => {
+                self.cache.remove(HASH, KeyRef::new(0, KEYS[key]));
+                None
+            }
         };
         self.doing.extend(done);
     }
@@ -229,6 +257,7 @@ enum Move {
     Step(usize),
     Crowd(u64),
     Forget(usize),
+    Sweep(usize),
 }
 
 fn any_move() -> impl Strategy<Value = Move> {
@@ -238,13 +267,14 @@ fn any_move() -> impl Strategy<Value = Move> {
         8 => any::<usize>().prop_map(Move::Step),
         1 => any::<u64>().prop_map(Move::Crowd),
         1 => (0..KEYS.len()).prop_map(Move::Forget),
+        1 => (0..KEYS.len()).prop_map(Move::Sweep),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Writers (new rows and repairs with old ones), readers, evictions and forgetting, interleaved step by step.
+    /// Writers (new rows and repairs with old ones), readers, evictions, forgetting and sweeping, interleaved step by step.
     #[test]
     fn readers_never_see_stale_rows(moves in prop::collection::vec(any_move(), 1..60)) {
         // Room for about two entries in the stripe.
@@ -255,6 +285,7 @@ proptest! {
                 Move::Read(key) => world.start_read(key),
                 Move::Step(at) => world.step(at),
                 Move::Forget(key) => world.start_forget(key),
+                Move::Sweep(key) => world.start_sweep(key),
                 Move::Crowd(seed) => {
                     // Other keys of the stripe push entries out.
                     let key = seed.to_be_bytes();

@@ -112,9 +112,9 @@ impl Engine for Rocks {
     }
 
     /// Batches name families by number; RocksDB numbers them in the order of their creation,
-    /// the one of the hints after those of a directory that was made before there were any.
+    /// those that came later after those of a directory that was made before there were any.
     fn check(&self) -> Result<(), StorageError> {
-        for family in [Family::Expiry, Family::Meta, Family::Hints] {
+        for family in Family::ALL.into_iter().filter(|family| *family != Family::Rows) {
             let mut probe = WriteBatch::default();
             probe.put_cf(&self.family(family)?, [], []);
             // Twelve bytes of header, the tag, then the number.

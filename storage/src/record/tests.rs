@@ -37,6 +37,30 @@ fn expired_register_is_not_seen() {
 }
 
 #[test]
+fn a_swept_row_is_dead_to_every_reader_and_gives_way_to_its_value() {
+    let (at, value) = (Some(UnixMillis(2_000)), Some(&b"10"[..]));
+    let [whole, swept] = [value, None].map(|value| Record::of_register(version(5), at, value));
+    assert_eq!(Record::decode(swept.encoded()).unwrap(), swept);
+    assert!(swept.register().unwrap().is_swept() && !whole.register().unwrap().is_swept());
+    assert_eq!(swept.digest(), whole.digest());
+    assert_eq!(swept.state_digest(Version::ZERO), whole.state_digest(Version::ZERO));
+    for now in [1_999, 2_000] {
+        assert_eq!(swept.view(UnixMillis(now)), None);
+        assert_eq!(swept.expiry(UnixMillis(now)), None);
+    }
+    assert_eq!([whole.merge(&swept), swept.merge(&whole)], [whole.clone(), whole.clone()]);
+    // Nothing is sent for it, either way.
+    let key = KeyRef::new(0, b"k");
+    assert_eq!(whole.rows_missing_in(&swept, key).count() + swept.rows_missing_in(&whole, key).count(), 0);
+    let later = Record::of_register(version(6), None, None);
+    assert_eq!([whole.merge(&later), later.merge(&swept)], [later.clone(), later.clone()]);
+    // What was counted on it died with it.
+    let counted = swept.merge(&Record::of_row(&counter(1, 6, version(5), 3)));
+    assert_eq!([1_999, 2_000].map(|now| counted.view(UnixMillis(now))), [None, None]);
+    assert!(!later.register().unwrap().is_swept());
+}
+
+#[test]
 fn counters_of_two_actors_add_up_on_their_base_only() {
     let base = Record::of_register(version(5), None, Some(b"10"));
     let record = base.merge(&Record::of_row(&counter(1, 6, version(5), 3))).merge(&Record::of_row(&counter(

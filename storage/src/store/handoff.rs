@@ -144,7 +144,7 @@ impl Store {
         if self.hints.has_any(key.hash64()) {
             return Ok(false);
         }
-        if !self.begin_forgetting(key.hash64()) {
+        if !self.begin_alone(key.hash64(), QUIET_TRIES_MAX) {
             return Ok(false);
         }
         let result = self.delete_covered(key, record);
@@ -155,9 +155,10 @@ impl Store {
         result
     }
 
-    /// Waits, for a bounded time, until no commit of the key's neighbours in the cache is under way.
-    fn begin_forgetting(&self, hash: u64) -> bool {
-        (0..QUIET_TRIES_MAX).any(|_| {
+    /// Waits, for a bounded time, until no commit of the key's neighbours in the cache is under way. `true`: the key is
+    /// begun.
+    pub(super) fn begin_alone(&self, hash: u64, tries: usize) -> bool {
+        (0..tries).any(|_| {
             let is_begun = self.cache.begin_alone(hash);
             if !is_begun {
                 std::hint::spin_loop();
@@ -173,13 +174,15 @@ impl Store {
             return Ok(false);
         }
         self.writes_begun.fetch_add(1, Ordering::SeqCst);
+        let marking = self.tree.begin(&mut batch);
         self.write_removal(&mut batch)?;
+        marking.written();
         self.writes_done.fetch_add(1, Ordering::SeqCst);
         Ok(true)
     }
 
     /// Writes deletions. They need not be durable: what they removed may come back and is then removed again.
-    fn write_removal(&self, batch: &mut Batch) -> Result<(), StorageError> {
+    pub(super) fn write_removal(&self, batch: &mut Batch) -> Result<(), StorageError> {
         if batch.is_empty() {
             return Ok(());
         }

@@ -9,7 +9,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use gyre_storage::{
-    Body, Cell, Hlc, KeyRef, MemoryDisk, Row, StorageError, Store, StoreOptions, UnixMillis, Version,
+    Body, Cell, Hlc, KeyRef, MemoryDisk, PREFIX_END, Row, StorageError, Store, StoreOptions, UnixMillis,
+    Version,
 };
 
 /// Makes each claim, a function of a [`Disk`], one test for each engine.
@@ -43,6 +44,16 @@ impl Disk {
     #[cfg(feature = "rocksdb")]
     pub(crate) fn rocks() -> Disk {
         Disk::Rocks(tempfile::tempdir().unwrap())
+    }
+
+    /// After every store on it is closed: the process was killed, and on a pretended disk power failed and of the
+    /// batches not synced the first `kept` survive.
+    pub(crate) fn crash(&self, kept: usize) {
+        match self {
+            Disk::Memory(disk) => disk.crash(kept),
+            #[cfg(feature = "rocksdb")]
+            Disk::Rocks(_) => {}
+        }
     }
 
     pub(crate) fn open(&self) -> Store {
@@ -103,4 +114,20 @@ pub(crate) fn commit(store: &Store, rows: &[Row<'_>]) {
     assert_eq!(batch.len(), rows.len());
     store.commit(&mut batch).unwrap();
     assert!(batch.is_empty(), "a commit clears the batch");
+}
+
+/// A store that has the same records, and has hashed them all at once.
+pub(crate) fn recomputed(store: &Store) -> Store {
+    let fresh = Store::in_memory();
+    let horizons: Vec<Version> = (0..=u8::MAX).map(|db| store.horizon(db)).collect();
+    fresh.set_horizons(&horizons).unwrap();
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let page = store.scan(None, from, PREFIX_END, 1_000, usize::MAX, true).unwrap();
+        for (db, key, record) in &page.entries {
+            commit(&fresh, &record.rows(KeyRef::new(*db, key)).collect::<Vec<_>>());
+        }
+        next = page.next;
+    }
+    fresh
 }

@@ -11,6 +11,7 @@ use crate::history::{Action, Key};
 use crate::network::WORKERS;
 use crate::queue::{HOUR, Micros, SECOND};
 use crate::report::Report;
+use crate::sweep::sweep_all;
 use crate::workload::Intent;
 use crate::world::World;
 
@@ -68,6 +69,7 @@ impl World {
             self.checkers.check_owed(&self.plan, &self.nodes, &self.history, &self.env.owed)? as u64;
         self.report.before_reads = self.checkers.agreement(&self.plan.keys, &self.nodes);
         self.read_everything()?;
+        self.sweep_everything();
         self.check_equal()
     }
 
@@ -168,6 +170,12 @@ impl World {
             }
         }
         self.run_until(self.env.queue.now() + SECOND)
+    }
+
+    /// Every replica sweeps what has expired, as each would by itself a little later.
+    fn sweep_everything(&mut self) {
+        let until = UnixMillis(truth_ms(self.env.queue.now()));
+        self.nodes.iter().for_each(|node| node.with_store(|store| sweep_all(store, until)));
     }
 
     /// Invariant 6: all replicas of every key are equal, cell for cell, as a read shows them and as a full scan does.

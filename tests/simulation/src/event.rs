@@ -65,6 +65,8 @@ pub(crate) enum NodeLocal {
     Gossip,
     /// Drops superseded rows.
     Compact,
+    /// Sweeps expired rows.
+    Sweep,
 }
 
 impl Event {

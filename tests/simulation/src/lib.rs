@@ -33,6 +33,7 @@ mod runner;
 mod shell;
 mod split;
 mod surroundings;
+mod sweep;
 mod traffic;
 mod workload;
 mod world;

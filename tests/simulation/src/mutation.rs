@@ -30,11 +30,13 @@ pub enum Mutation {
     HintDroppedEarly,
     /// A node that has lost its disk writes counter cells under a name it had before.
     ActorReused,
+    /// The sweeper deletes what has expired by a tombstone that it stamps itself.
+    SweptAnew,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 9] = [
+    pub const ALL: [Mutation; 10] = [
         Mutation::AckBeforeApply,
         Mutation::NoReadRepair,
         Mutation::ArrivalOrder,
@@ -44,6 +46,7 @@ impl Mutation {
         Mutation::HintLostInCrash,
         Mutation::HintDroppedEarly,
         Mutation::ActorReused,
+        Mutation::SweptAnew,
     ];
 
     /// Its name on the command line.
@@ -59,6 +62,7 @@ impl Mutation {
             Mutation::HintLostInCrash => "hint-lost-in-crash",
             Mutation::HintDroppedEarly => "hint-dropped-early",
             Mutation::ActorReused => "actor-reused",
+            Mutation::SweptAnew => "swept-anew",
         }
     }
 

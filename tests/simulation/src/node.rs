@@ -10,6 +10,7 @@ use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, OpId, ScannedPag
 use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::node::NodeId;
 use gyre_cluster::ring::Ring;
+use gyre_cluster::sweep::Sweeper;
 use gyre_cluster::time::{MonoMicros, Now, UnixMillis};
 use gyre_storage::key::murmur3_128;
 use gyre_storage::{Batch, FsyncPolicy, KeyRef, MemoryDisk, Record, Store, StoreOptions};
@@ -24,6 +25,7 @@ use crate::network::{LinkIndex, Network, Packet, WORKERS, WorkerAt};
 use crate::queue::{MS, Micros, SECOND};
 use crate::shell::SimShell;
 use crate::surroundings::Env;
+use crate::sweep;
 
 /// How often a node syncs under `everysec`.
 pub(crate) const SYNC_EVERY: Micros = SECOND;
@@ -59,6 +61,7 @@ pub(crate) struct Process {
     pub(crate) distortion: Distortion,
     pub(crate) replay: Replay,
     pub(crate) membership: Membership,
+    pub(crate) sweeper: Sweeper,
     pub(crate) workers: Vec<Worker>,
 }
 
@@ -166,7 +169,9 @@ impl Node {
         let replay = Replay::new(id, actor as u64, Arc::clone(ring), now);
         let (locks, distortion) = (Locks::default(), Distortion::new(env.mutation));
         let membership = Membership::new(self.index, incarnation, env);
-        self.process = Some(Process { store, hlc, locks, distortion, replay, membership, workers });
+        let sweeper = sweep::sweeper(env.sweep_interval, now);
+        self.process = Some(Process { store, hlc, locks, distortion, replay, membership, sweeper, workers });
+        self.sweep_and_wait(env);
         self.gossip_and_wait(env);
         self.replay_and_wait(env);
         self.dial_all(env);
@@ -382,6 +387,7 @@ impl Node {
             }
             NodeLocal::Gossip => self.gossip_and_wait(env),
             NodeLocal::Handoff => self.replay_and_wait(env),
+            NodeLocal::Sweep => self.sweep_and_wait(env),
         }
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) mutation: Option<Mutation>,
     pub(crate) weather: Weather,
     pub(crate) slow_commits_per_mille: u64,
+    /// How often nodes sweep expired rows.
+    pub(crate) sweep_interval: Micros,
     pub(crate) fsync: FsyncPolicy,
     pub(crate) row_cache_bytes: usize,
     /// Whether reads that miss the row cache must touch the disk.
@@ -107,6 +109,8 @@ impl Plan {
             mutation: options.mutation,
             weather: weather(&mut random, is_calm || is_sparse),
             slow_commits_per_mille: random.pick(&[0, 2, 20]),
+            // A stream of its own, so that a seed stays what it was.
+            sweep_interval: Random::new(mix(seed ^ 0x7377_6565)).pick(&[200 * MS, SECOND, 10 * SECOND]),
             fsync: random.pick(&[
                 FsyncPolicy::EverySecond,
                 FsyncPolicy::EverySecond,

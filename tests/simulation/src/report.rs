@@ -56,6 +56,8 @@ pub struct Report {
     pub suspicions: u64,
     /// Records handed over for hints.
     pub handed_over: u64,
+    /// Expired rows swept.
+    pub swept: u64,
     /// Keys of which hints alone had to bring the newest row to every replica, and did.
     pub owed: u64,
     /// How the replicas agreed after healing, before every key was read at ALL.
@@ -86,6 +88,7 @@ impl Report {
         self.commits = env.commits;
         self.suspicions = env.suspicions;
         self.handed_over = env.handed_over;
+        self.swept = env.swept;
         self.strikes = strikes;
     }
 
@@ -114,6 +117,7 @@ impl Report {
         self.suspicions += other.suspicions;
         self.handed_over += other.handed_over;
         self.owed += other.owed;
+        self.swept += other.swept;
         self.before_reads.equal += other.before_reads.equal;
         self.before_reads.different += other.before_reads.different;
     }
@@ -146,11 +150,12 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "rows: {} stamped in {} commits, {} handed over for hints; after healing {} keys agreed on all replicas ({} of \
+            "rows: {} stamped in {} commits, {} handed over for hints, {} swept; after healing {} keys agreed on all replicas ({} of \
              them had to), {} more once they were read",
             self.stamps,
             self.commits,
             self.handed_over,
+            self.swept,
             self.before_reads.equal,
             self.owed,
             self.before_reads.different

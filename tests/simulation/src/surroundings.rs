@@ -40,6 +40,10 @@ pub(crate) struct Env {
     pub(crate) commits: u64,
     /// Records handed over for hints.
     pub(crate) handed_over: u64,
+    /// How often nodes sweep.
+    pub(crate) sweep_interval: Micros,
+    /// Rows swept.
+    pub(crate) swept: u64,
     /// How many commits in a thousand take long.
     slow_commits_per_mille: u64,
 }
@@ -59,6 +63,8 @@ impl Env {
             suspicions: 0,
             commits: 0,
             handed_over: 0,
+            sweep_interval: plan.sweep_interval,
+            swept: 0,
             slow_commits_per_mille: plan.slow_commits_per_mille,
         }
     }

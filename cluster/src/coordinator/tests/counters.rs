@@ -49,6 +49,50 @@ fn replicas_that_agree_take_a_single_round() {
 }
 
 #[test]
+fn only_as_many_digests_are_asked_for_as_the_level_needs() {
+    for (level, expected) in [(ONE, 0), (QUORUM, 1), (Consistency::All, 2)] {
+        let mut bench = Bench::new();
+        add_at(&mut bench, 1, level);
+        let requests: Vec<_> = [2, 3].into_iter().flat_map(|node| bench.requests(node)).collect();
+        let is_asked = |(_, message): &&(usize, Message<'_>)| {
+            matches!(message, Message::Apply { want_digest: true, .. })
+        };
+        assert_eq!((requests.iter().filter(is_asked).count(), requests.len()), (expected, 2), "{level:?}");
+    }
+}
+
+#[test]
+fn a_replica_that_was_not_asked_for_its_digest_does_not_decide() {
+    let mut bench = Bench::new();
+    bench.shell.record = Some(value(5, b"40"));
+    let tag = add(&mut bench, 2);
+    bench.commit(true);
+    bench.serve(3, &value(5, b"40"));
+    assert!(
+        bench.is_open(tag),
+        "two have the row, but whether they agree only the digest of node 2 can tell"
+    );
+    bench.serve(2, &value(5, b"40"));
+    assert_eq!(bench.outcome(tag), integer(42));
+}
+
+#[test]
+fn a_slow_digest_is_replaced_by_the_record_of_another_replica() {
+    let mut bench = Bench::new();
+    bench.shell.record = Some(value(5, b"40"));
+    let tag = add(&mut bench, 2);
+    let row = bench.shell.applies[0].1.clone();
+    bench.commit(true);
+    bench.serve(3, &value(5, b"40"));
+    bench.wait(1_000);
+    assert!(bench.is_open(tag));
+    bench.serve(3, &value(5, b"40").merge(&row));
+    assert_eq!(bench.outcome(tag), integer(42));
+    assert_eq!(bench.core.statistics().speculative_retries, 1);
+    assert!(bench.shell.locks.is_empty());
+}
+
+#[test]
 fn increments_in_a_row_add_up_in_one_cell() {
     let mut bench = Bench::new();
     let mut remote = Record::ABSENT;
@@ -90,15 +134,15 @@ fn an_increment_on_a_key_that_was_set_elsewhere_is_made_on_the_new_value() {
     let tag = add(&mut bench, 2);
     let row = bench.shell.applies[0].1.clone();
     bench.commit(true);
-    bench.serve(3, &elsewhere);
-    bench.serve(3, &elsewhere.merge(&row));
+    bench.serve(2, &elsewhere);
+    bench.serve(2, &elsewhere.merge(&row));
     bench.commit(true);
     assert!(bench.is_open(tag), "the increment on the old value is void");
     let row = bench.shell.applies[0].1.clone();
     let cell = row.counters().next().unwrap();
     assert_eq!((cell.actor, cell.base, cell.sum), (ACTOR, version(6), 2));
     bench.commit(true);
-    bench.serve(3, &elsewhere);
+    bench.serve(2, &elsewhere);
     assert_eq!(bench.outcome(tag), integer(1002));
     let here = bench.shell.record.clone().unwrap();
     assert_eq!(here.view(WALL), Some(View::Integer(1002)));

@@ -190,7 +190,9 @@ fn stats(text: &mut Text, cx: &Immediate<'_>) {
     text.field("instantaneous_input_kbps", hundredths(rates.bytes_in, 1024));
     text.field("instantaneous_output_kbps", hundredths(rates.bytes_out, 1024));
     text.field("rejected_connections", cx.node.clients.refused.load(Ordering::Relaxed));
-    text.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err", "expired_keys", "evicted_keys"]);
+    text.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
+    text.field("expired_keys", metrics.expired_keys());
+    text.zeros(&["evicted_keys"]);
     text.zeros(&["pubsub_channels", "pubsub_patterns", "latest_fork_usec", "total_forks"]);
     text.zeros(&["tracking_total_keys", "tracking_total_items", "tracking_total_prefixes"]);
     text.field("total_error_replies", metrics.errors().iter().map(|(_, count)| count).sum::<u64>());

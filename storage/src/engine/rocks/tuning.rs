@@ -30,6 +30,9 @@ const FLUSHES_WAITING_MAX: usize = 3;
 const LEVEL0_FILES: [i32; 3] = [4, 24, 48];
 /// The share of a memtable that its filter takes: about 20 bits per row of 100 bytes.
 const MEMTABLE_BLOOM_SHARE: f64 = 0.02;
+/// A file of the expiry index is compacted if, of so many entries in a row, so many are deletions.
+const DELETIONS_WINDOW: usize = 4_096;
+const DELETIONS_TRIGGER: usize = 2_048;
 const BLOCK_BYTES: usize = 8 << 10;
 /// Bytes after which the kernel is asked to write dirty pages out, so that a sync does not find gigabytes.
 const SYNC_STEP_BYTES: u64 = 1 << 20;
@@ -58,7 +61,11 @@ impl Tuned {
 
     /// Options for the column family `name`.
     pub(super) fn family(&self, name: &str) -> Options {
-        if name == Family::Rows.name() { self.rows() } else { self.small() }
+        match name {
+            _ if name == Family::Rows.name() => self.rows(),
+            _ if name == Family::Expiry.name() => self.expiry(),
+            _ => self.small(),
+        }
     }
 
     fn rows(&self) -> Options {
@@ -75,6 +82,14 @@ impl Tuned {
         // Most first touches of a key find that it is not there: the filter spares them the walk along a bucket.
         options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_SHARE);
         options.set_compaction_filter_factory(FilterFactory(self.horizons.clone()));
+        options
+    }
+
+    /// The expiry index is a queue: entries go at the front as fast as they came at the back. What has gone would be
+    /// stepped over by every pass until it is compacted, so files with many deletions in a row are compacted soon.
+    fn expiry(&self) -> Options {
+        let mut options = self.small();
+        options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_TRIGGER, 0.0);
         options
     }
 

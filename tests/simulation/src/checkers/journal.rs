@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use gyre_cluster::clock::CLOCK_DRIFT_MS_MAX;
-use gyre_storage::{Body, Cell, KeyRef, Record, Row, Version};
+use gyre_storage::{Body, Cell, KeyRef, Record, Row, UnixMillis, Version};
 
 use crate::history::Key;
 use crate::node::node_id;
@@ -87,7 +87,11 @@ impl Journal {
     pub(crate) fn received(&mut self, row: &Row<'_>) {
         let Some(key) = Key::index_of(row.key.key) else { return };
         let fact = self.keys[key].rows.get(&(actor(row.cell), row.version));
-        if fact.is_none_or(|fact| fact.content != content(row)) {
+        let is_swept = |fact: &Fact| {
+            matches!(row.body, Body::Tombstone)
+                && fact.expiry_ms.is_some_and(|at| row.expiry == Some(UnixMillis(at)))
+        };
+        if fact.is_none_or(|fact| fact.content != content(row) && !is_swept(fact)) {
             self.violated(format!(
                 "a row that nobody wrote: {row:?} of {}",
                 String::from_utf8_lossy(row.key.key)

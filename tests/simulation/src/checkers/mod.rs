@@ -153,7 +153,7 @@ impl Checkers {
                 key.ended(operation);
                 return Ok(());
             }
-            Outcome::Record(record) => key.read(operation, record, env, wall)?,
+            Outcome::Record(record) => key.read(operation, record, env, wall, self.clocks_are_close)?,
             Outcome::Written => {
                 key.written(operation, env)?;
                 let version = operation.version.unwrap_or_default();
@@ -223,7 +223,14 @@ impl KeyWatch {
     }
 
     /// Invariants 1 to 5 and 7, as far as one read shows them.
-    fn read(&mut self, operation: &mut Operation, record: &Record, env: &Env, wall: UnixMillis) -> Verdict {
+    fn read(
+        &mut self,
+        operation: &mut Operation,
+        record: &Record,
+        env: &Env,
+        wall: UnixMillis,
+        clocks_are_close: bool,
+    ) -> Verdict {
         operation.version = Some(record.base());
         let floor = operation.floor;
         ensure!(
@@ -239,6 +246,11 @@ impl KeyWatch {
                 "a value that expired at {expiry_ms:?} was read at {wall:?}\n{operation}"
             );
         }
+        let swept_early = record.register().filter(|r| r.is_swept() && r.expiry.is_some_and(|at| at > wall));
+        ensure!(
+            swept_early.is_none() || !clocks_are_close,
+            "at {wall:?} it was swept already: {swept_early:?}\n{operation}"
+        );
         let mut seen = Floor { version: record.base(), count: 0 };
         if self.kind == Kind::Counter {
             let value = count(record).ok_or_else(|| format!("a counter is {record:?}\n{operation}"))?;

@@ -1,0 +1,38 @@
+//! The sweeping of expired rows, on worker 0: carries out what [`gyre_cluster::sweep::Sweeper`] decides.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use gyre_cluster::sweep::{Sweep, Sweeper};
+
+use crate::worker::Worker;
+use crate::worker::turn::blocking;
+
+/// Sweeps for ever.
+pub async fn run(worker: Rc<Worker>) {
+    let node = Arc::clone(worker.node());
+    let interval = || Duration::from_secs(node.config.load().ttl_sweep_interval_seconds);
+    let drift_ms = node.config.load().max_clock_drift_ms;
+    let mut core = Sweeper::new(interval(), drift_ms, worker.now().mono);
+    loop {
+        core.set_interval(interval());
+        let Some(Sweep { pass, until, limit }) = core.step(worker.now()) else {
+            tokio::time::sleep(core.wait(worker.now().mono).max(Duration::from_millis(1))).await;
+            continue;
+        };
+        let store = Arc::clone(&node.store);
+        let step = blocking(move || {
+            // Waiting for a thread is no work: it is not to be made up for by resting.
+            let started = Instant::now();
+            store.sweep(pass, until, limit).map(|step| (step, started.elapsed()))
+        });
+        let step = step.await.inspect_err(|error| tracing::error!(%error, "cannot sweep expired keys"));
+        let (step, took) = step.ok().unzip();
+        let swept = step.as_ref().map_or(0, |step| step.swept);
+        node.metrics.expired_keys.fetch_add(swept as u64, Ordering::Relaxed);
+        core.swept(worker.now().mono, took.unwrap_or_default(), step);
+        node.sweeping.store(Arc::new(core.status()));
+    }
+}

@@ -1,0 +1,161 @@
+//! The store's part of purging: horizons, hiding what is dead, and removing it.
+
+use std::sync::atomic::Ordering;
+
+use super::Store;
+use crate::batch::{Batch, Family};
+use crate::encode::{decode_row_key, decode_row_value, put_expiry_key, put_key, row_of};
+use crate::engine::{Step, Tier};
+use crate::error::StorageError;
+use crate::key::{KeyRef, Slot};
+use crate::purge::PurgeHorizon;
+use crate::record::Record;
+use crate::row::{Body, Cell, Row};
+use crate::scan::{self, Range};
+use crate::tree::PrefixRange;
+use crate::version::{Hlc, Version};
+
+/// How often purging looks for a moment without commits of a key's neighbours in the cache, before it leaves the key
+/// to the next pass.
+const QUIET_TRIES_MAX: usize = 200;
+
+/// What a step of purging came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PurgeStep {
+    /// Keys passed.
+    pub looked_at: usize,
+    /// Dead keys removed.
+    pub keys: usize,
+    /// Rows removed, void counter cells of live keys included.
+    pub rows: usize,
+    /// Keys left alone, since they were being written or have hints.
+    pub busy: usize,
+    /// The prefix to go on from; `None` when the slot is done.
+    pub next: Option<u64>,
+}
+
+impl Store {
+    /// How far the purging of `slot` has come.
+    #[must_use]
+    pub fn purge_horizon(&self, slot: Slot) -> PurgeHorizon {
+        self.purge.of(slot)
+    }
+
+    /// Raises the horizons of slots: durable on return, and in force for every read from then on. No part of one ever
+    /// falls, and none passes the step before it. The trees of slots that hide more are hashed anew.
+    pub fn raise_purge_horizons(&self, raised: &[(Slot, PurgeHorizon)]) -> Result<(), StorageError> {
+        let _exclusive = self.documents.lock();
+        let mut batch = Batch::default();
+        let Some((merged, hiding)) = self.purge.merged_with(raised, &mut batch) else { return Ok(()) };
+        self.tree.make_stale(&hiding, batch, |batch| {
+            self.write_document(batch)?;
+            self.purge.store(merged);
+            Ok(())
+        })
+    }
+
+    /// `record` of `key` as it is shown: what is dead at the slot's horizon is hidden.
+    pub(super) fn hide_dead(&self, key: KeyRef<'_>, record: Record) -> Record {
+        if self.purge.is_empty() {
+            return record;
+        }
+        let horizon = self.purge.of(key.slot());
+        let shown = record.without_dead(horizon.hidden);
+        // Until all replicas hide it a ghost is shown: an increment must not begin at nothing.
+        if shown.is_ghost() && record.is_dead_at(horizon.counted) { Record::ABSENT } else { shown }
+    }
+
+    /// Removes what is dead at the slot's horizon: of about `keys_max` keys from the prefix `from` on (the slot's first
+    /// if `None`), all rows of those that are dead, in one batch; and counter cells that newer registers have voided.
+    /// To go on, call it with [`PurgeStep::next`]. For a thread that may block, one call at a time.
+    pub fn purge(&self, slot: Slot, from: Option<u64>, keys_max: usize) -> Result<PurgeStep, StorageError> {
+        self.check_poison()?;
+        let horizon = self.purge.of(slot).purged;
+        let whole = PrefixRange::of_slot(slot);
+        let from = from.map_or(whole.from, |from| from.max(whole.from));
+        if horizon == Hlc::ZERO || from >= whole.end {
+            return Ok(PurgeStep::default());
+        }
+        let range = Range { db: None, from, end: whole.end, with_values: false };
+        let mut step = PurgeStep::default();
+        let mut doomed: Vec<(u8, Vec<u8>)> = Vec::new();
+        step.next = scan::each_key(self.engine.as_ref(), range, &|_| true, &mut |seen| {
+            step.looked_at = seen.keys;
+            if let Some((key, record)) = seen.found
+                && has_purgeable(&record, horizon)
+            {
+                doomed.push((key.db, key.key.to_vec()));
+            }
+            seen.keys < keys_max
+        })?;
+        self.purge_keys(&doomed, horizon, &mut step)?;
+        Ok(step)
+    }
+
+    fn purge_keys(
+        &self,
+        doomed: &[(u8, Vec<u8>)],
+        horizon: Hlc,
+        step: &mut PurgeStep,
+    ) -> Result<(), StorageError> {
+        for (db, name) in doomed {
+            let key = KeyRef::new(*db, name);
+            let hash = key.hash64();
+            let _order = self.hints.order.write();
+            if self.hints.has_any(hash) || !self.begin_alone(hash, QUIET_TRIES_MAX) {
+                step.busy += 1;
+                continue;
+            }
+            let result = self.purge_key(key, horizon, step);
+            self.cache.remove(hash, key);
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Removes the rows of `key` that are dead, or void, at `horizon`. The key's rows are all finished.
+    fn purge_key(&self, key: KeyRef<'_>, horizon: Hlc, step: &mut PurgeStep) -> Result<(), StorageError> {
+        let Some(record) = crate::read::newest(self.engine.as_ref(), key, Tier::Disk)? else { return Ok(()) };
+        let is_dead = record.is_dead_at(horizon);
+        let base = record.base();
+        let mut start = Vec::new();
+        put_key(&mut start, key);
+        let mut batch = Batch::default();
+        let mut rows = 0;
+        self.engine.walk_key(&start, Tier::Disk, &mut |row_key, value| {
+            let parts = decode_row_key(row_key)?;
+            let row = row_of(key, &parts, &decode_row_value(value)?);
+            if row.version.hlc <= horizon && (is_dead || is_void(&row, base)) {
+                rows += 1;
+                batch.delete(Family::Rows, row_key);
+                if let Some(at) = row.expiry {
+                    let mut entry = Vec::new();
+                    put_expiry_key(&mut entry, at, &row);
+                    batch.delete(Family::Expiry, &entry);
+                }
+            }
+            Ok(Step::Next)
+        })?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.writes_begun.fetch_add(1, Ordering::SeqCst);
+        self.write_removal(&mut batch)?;
+        self.writes_done.fetch_add(1, Ordering::SeqCst);
+        step.rows += rows;
+        step.keys += usize::from(is_dead);
+        Ok(())
+    }
+}
+
+/// Whether purging has something to do with a key of `record`.
+fn has_purgeable(record: &Record, horizon: Hlc) -> bool {
+    let base = record.base();
+    record.is_dead_at(horizon)
+        || record.counters().any(|cell| cell.base < base && cell.version.hlc <= horizon)
+}
+
+/// Whether `row` is of a counter cell that counts on a register older than `base`, the key's newest.
+fn is_void(row: &Row<'_>, base: Version) -> bool {
+    matches!((row.cell, row.body), (Cell::Counter { .. }, Body::Counter { base: own, .. }) if own < base)
+}
