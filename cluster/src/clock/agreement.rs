@@ -18,9 +18,9 @@
 //! both nodes know by their monotonic clocks which of the two it was. A node that has just started has no time so far; it
 //! takes the median of the times of peers that have one, and if there is none, its own wall clock.
 //!
-//! **A minority is heard.** The time moves by more than the allowed drift only by the votes of most members. While fewer
-//! are heard, a jump is not believed, and the time runs on with the monotonic clock: it was agreed upon by most of them
-//! before, and two clocks may be wrong together on the lesser side of a broken network. The only member of a cluster believes its wall clock at
+//! **Not everybody is heard.** The time moves by more than the allowed drift only if most members, not just most of those
+//! heard, say so: two wrong clocks may be among the three that are heard of five. While fewer do, the time runs on with
+//! the monotonic clock, since it was agreed upon before. The only member of a cluster believes its wall clock at
 //! once: nobody else ever could confirm it.
 //!
 //! **After the start** the node has no time until most members have been heard ([`VOTES_MAX`] are enough), or for
@@ -239,42 +239,37 @@ impl Agreement {
     /// Whether enough members were heard to have a time, or long enough was waited for them.
     fn may_settle(&self, now: MonoMicros, members: usize) -> bool {
         let has_waited = now.micros_since(self.started) >= SETTLE_MS_MAX * 1_000;
-        self.is_settled() || self.are_most(members) || has_waited
-    }
-
-    /// Whether so many are heard that they speak for all `members`.
-    fn are_most(&self, members: usize) -> bool {
-        self.samples.len() + 1 >= (members / 2 + 1).min(VOTES_MAX)
+        self.is_settled() || self.samples.len() + 1 >= most(members) || has_waited
     }
 
     fn vote(&self, now: MonoMicros, wall: i64, members: usize) -> (i64, ClockState) {
-        let is_believed = |offset: i64| offset.abs_diff(wall) <= self.drift_us_max.unsigned_abs();
-        match self.offset_us {
-            Some(offset) if self.are_most(members) || is_believed(offset) => {}
-            Some(offset) => return (offset, ClockState::Unconfirmed),
-            None => {}
-        }
-        if self.samples.is_empty() {
-            return (wall, ClockState::Agreed);
-        }
-        let reference = self.reference(wall);
+        let before = self.offset_us.or_else(|| self.time_of_peers());
+        let reference = before.unwrap_or(wall);
         let votes = self.samples.values().map(|sample| sample.nearest_to(reference, now)).chain([wall]);
-        let (low, high) = medians(votes.collect());
-        let target = reference.clamp(low, high);
-        if is_believed(target) { (wall, ClockState::Agreed) } else { (target, ClockState::Outvoted) }
-    }
-
-    /// Where this node thinks the time is, before it has heard the votes.
-    fn reference(&self, wall: i64) -> i64 {
-        let times = self.samples.values().filter_map(|sample| Some(sample.offset_us + sample.correction_us?));
-        match (self.offset_us, times.collect::<Vec<i64>>()) {
-            (Some(offset), _) => offset,
-            (None, times) if times.is_empty() => wall,
-            (None, times) => {
-                let (low, high) = medians(times);
-                wall.clamp(low, high)
+        let votes: Vec<i64> = votes.collect();
+        let is_far = |from: i64, to: i64| from.abs_diff(to) > self.drift_us_max.unsigned_abs();
+        let (low, high) = medians(votes.clone());
+        let mut time = reference.clamp(low, high);
+        if before.is_some() && is_far(reference, time) {
+            let is_beyond = |vote: &&i64| is_far(reference, **vote) && (**vote > reference) == (time > reference);
+            if votes.iter().filter(is_beyond).count() < most(members) {
+                time = reference;
             }
         }
+        if !is_far(time, wall) {
+            (wall, ClockState::Agreed)
+        } else if votes.len() >= most(members) {
+            (time, ClockState::Outvoted)
+        } else {
+            (time, ClockState::Unconfirmed)
+        }
+    }
+
+    /// The median of the times of the peers that have one.
+    fn time_of_peers(&self) -> Option<i64> {
+        let times = self.samples.values().filter_map(|sample| Some(sample.offset_us + sample.correction_us?));
+        let times: Vec<i64> = times.collect();
+        (!times.is_empty()).then(|| medians(times).0)
     }
 
     /// The greatest value that the hybrid clocks of more than half of the members have reached, as far as known.
@@ -283,6 +278,11 @@ impl Agreement {
         clocks.sort_unstable_by(|a, b| b.cmp(a));
         clocks.get(members / 2).copied().unwrap_or(Hlc::ZERO)
     }
+}
+
+/// How many votes speak for all of `members`.
+fn most(members: usize) -> usize {
+    (members / 2 + 1).min(VOTES_MAX)
 }
 
 fn own_offset(now: MonoMicros, wall_us: u64) -> i64 {

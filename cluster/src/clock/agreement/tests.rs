@@ -144,6 +144,17 @@ fn two_wrong_clocks_on_the_lesser_side_of_a_broken_network_do_not_make_a_time() 
     bench.hear(2, HOUR, Some(0));
     assert_eq!(bench.judge(HOUR), (0, ClockState::Unconfirmed));
     assert_eq!(bench.judge(-MS), (-MS, ClockState::Agreed));
+    // Nor do they on the greater one, of which only some are heard.
+    bench.hear(3, HOUR, Some(0));
+    assert_eq!(bench.judge(-MS), (-MS, ClockState::Agreed));
+    let (time, state) = bench.judge(-HOUR);
+    assert!(close(time, -MS) && state == ClockState::Outvoted, "{time}");
+    // Nor for a node that starts, if there is a time.
+    let mut starting = Bench::new(5);
+    starting.hear(2, HOUR, Some(0));
+    starting.hear(3, HOUR, Some(0));
+    let (time, _) = starting.judge(MS);
+    assert!(close(time, MS), "{time}");
 }
 
 #[test]
