@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 use crate::peer::link::{self, Link, MESSAGE_FRAME};
 use crate::peer::outbox::QUEUE_BYTES_MAX;
 use crate::peer::{greet, membership};
+use crate::timekeeping;
 use crate::worker::{Turn, Worker};
 
 /// What a read asks for at least.
@@ -55,6 +56,8 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer, rest: BytesMut
     let id = worker.step(|turn| turn.shell.outboxes.accept(Rc::clone(&link)));
     let reason = read_frames(&worker, read, rest, &peer, Direction::Theirs(id)).await;
     tracing::debug!(peer = %peer.identity.node, reason, "a peer's link has ended");
+    // Whoever was refused for its clock learns what ours is.
+    link.flush();
     link.close();
     worker.step(|turn| turn.shell.outboxes.forget(id));
 }
@@ -113,15 +116,29 @@ fn take_message(
     direction: Direction,
 ) -> Result<(), String> {
     let from = peer.identity.node;
+    let decoded = (incoming.kind == MESSAGE_FRAME).then(|| Message::decode(&incoming.payload));
+    match decoded {
+        // Whose clock is wrong shows only if these pass whatever the clocks are.
+        Some(Ok(message @ Message::Ping { .. })) => {
+            membership::receive(turn, peer, direction, &message);
+            return Ok(());
+        }
+        Some(Ok(Message::Pong { nonce, reading })) => {
+            timekeeping::answered(turn.node, from, nonce, reading, incoming.hlc);
+            return Ok(());
+        }
+        _ => {}
+    }
     if let Err(drift) = turn.node.clock.observe(incoming.hlc, turn.now.wall) {
+        turn.node.time.count_refusal();
         tracing::error!(peer = %from, %drift, "a peer's clock is too far ahead: its messages are refused");
         return Err(drift.to_string());
     }
-    if incoming.kind != MESSAGE_FRAME {
+    let Some(decoded) = decoded else {
         tracing::debug!(kind = incoming.kind, "a frame of unknown kind is skipped");
         return Ok(());
-    }
-    match Message::decode(&incoming.payload) {
+    };
+    match decoded {
         Ok(message) if membership::is_for(&message) => membership::receive(turn, peer, direction, &message),
         Ok(message) => match direction {
             // Nothing is asked on a link of ours; an answer to link 0 would go nowhere.

@@ -141,7 +141,11 @@ fn a_node_that_lost_its_disk_comes_back_empty_under_its_id_as_a_later_incarnatio
     for (index, client) in cluster.clients().iter_mut().enumerate() {
         assert_eq!(client.run("INCRBY counter 1"), Reply::Integer(11 + index as i64), "at node {index}");
         for key in 0..200 {
-            assert_eq!(client.run(&format!("GET key:{key}")), Reply::bulk("value"), "key {key} at node {index}");
+            assert_eq!(
+                client.run(&format!("GET key:{key}")),
+                Reply::bulk("value"),
+                "key {key} at node {index}"
+            );
         }
     }
     // It counts its starts on from there.

@@ -19,7 +19,7 @@
 //! takes the median of the times of peers that have one, and if there is none, its own wall clock.
 //!
 //! **Not everybody is heard.** The time moves by more than the allowed drift only if most members, not just most of those
-//! heard, say so: two wrong clocks may be among the three that are heard of five. While fewer do, the time runs on with
+//! heard, have said so lately: two wrong clocks may be among the three that are heard of five. While fewer do, the time runs on with
 //! the monotonic clock, since it was agreed upon before. The only member of a cluster believes its wall clock at
 //! once: nobody else ever could confirm it.
 //!
@@ -55,6 +55,8 @@ pub const ASKED_MAX: usize = 4;
 pub const ASKED_SETTLING_MAX: usize = 16;
 /// Older measurements do not count, in milliseconds.
 pub const SAMPLE_AGE_MS_MAX: u64 = 60_000;
+/// A clock that was wrong may be right again: only peers heard within this time can move the time far, in milliseconds.
+pub const FRESH_MS_MAX: u64 = 5_000;
 /// A measurement that may be further off than half of the allowed drift tells nothing; but one that may be off by this
 /// much always does, in microseconds.
 const ERROR_US_USEFUL: u64 = 50_000;
@@ -230,9 +232,8 @@ impl Agreement {
     }
 
     fn forget(&mut self, now: MonoMicros, members: &[NodeId]) {
-        self.samples.retain(|peer, sample| {
-            sample.age_us(now) <= SAMPLE_AGE_MS_MAX * 1_000 && members.contains(peer)
-        });
+        self.samples
+            .retain(|peer, sample| sample.age_us(now) <= SAMPLE_AGE_MS_MAX * 1_000 && members.contains(peer));
         self.asked.retain(|peer, _| members.contains(peer));
     }
 
@@ -251,8 +252,11 @@ impl Agreement {
         let (low, high) = medians(votes.clone());
         let mut time = reference.clamp(low, high);
         if before.is_some() && is_far(reference, time) {
-            let is_beyond = |vote: &&i64| is_far(reference, **vote) && (**vote > reference) == (time > reference);
-            if votes.iter().filter(is_beyond).count() < most(members) {
+            let is_beyond = |vote: i64| is_far(reference, vote) && (vote > reference) == (time > reference);
+            let is_fresh = |sample: &&Sample| sample.age_us(now) <= FRESH_MS_MAX * 1_000;
+            let fresh = self.samples.values().filter(is_fresh);
+            let beyond = fresh.filter(|sample| is_beyond(sample.nearest_to(reference, now))).count();
+            if beyond + usize::from(is_beyond(wall)) < most(members) {
                 time = reference;
             }
         }

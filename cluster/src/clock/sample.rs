@@ -22,6 +22,8 @@ pub(super) struct Sample {
     /// How far that may be off, in microseconds, when it was measured.
     error_us: u64,
     at: MonoMicros,
+    /// When the peer was last heard.
+    heard_at: MonoMicros,
     /// What the peer adds to its wall clock to have the time it stamps by; `None` while it has not settled on one.
     pub(super) correction_us: Option<i64>,
     /// The peer's hybrid clock.
@@ -37,6 +39,7 @@ impl Sample {
             offset_us: signed(reading.wall_us).saturating_sub(middle),
             error_us: half + 1,
             at: now,
+            heard_at: now,
             correction_us: reading.time_us.map(|time| signed(time).saturating_sub(signed(reading.wall_us))),
             hlc,
         }
@@ -47,9 +50,9 @@ impl Sample {
         self.error_us + now.micros_since(self.at) / 1_000_000 * DRIFT_PPM
     }
 
-    /// How old it is, in microseconds.
+    /// How long ago the peer was last heard, in microseconds.
     pub(super) fn age_us(&self, now: MonoMicros) -> u64 {
-        now.micros_since(self.at)
+        now.micros_since(self.heard_at)
     }
 
     /// What is known of the peer once `newer` has come.
@@ -57,7 +60,7 @@ impl Sample {
         let is_vaguer = newer.error_us > self.error_us(now);
         let apart = self.offset_us.abs_diff(newer.offset_us);
         if is_vaguer && apart <= newer.error_us + self.error_us(now) {
-            return Sample { correction_us: newer.correction_us, hlc: newer.hlc, ..self };
+            return Sample { offset_us: self.offset_us, error_us: self.error_us, at: self.at, ..newer };
         }
         newer
     }

@@ -88,6 +88,7 @@ impl Coordinator {
             config,
             clock,
             ring,
+            has_failed: false,
             linked: Vec::new(),
             suspected: Vec::new(),
             live: Vec::new(),
@@ -348,6 +349,13 @@ impl Coordinator {
     /// Uses a new ring. Operations in flight keep the replicas they began with.
     pub fn set_ring(&mut self, ring: Arc<Ring>) {
         self.env.ring = ring;
+        self.env.update_live();
+    }
+
+    /// This node's store has failed for good. It goes on to coordinate, and counts as down among the replicas: stand-ins
+    /// take its place, hints are kept for it, and the next replica leads read-modify-writes.
+    pub fn set_failed(&mut self) {
+        self.env.has_failed = true;
         self.env.update_live();
     }
 

@@ -3,7 +3,9 @@
 
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
 
-use super::{ClockReading, DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange, flag, kind, reason};
+use super::{
+    ClockReading, DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange, flag, kind, reason,
+};
 use crate::level::{Consistency, Level};
 use crate::modify::{Modify, ModifyError, ModifyReply};
 use crate::node::NodeId;

@@ -65,6 +65,8 @@ pub(crate) enum NodeLocal {
     Gossip,
     /// Drops superseded rows.
     Compact,
+    /// Compares clocks.
+    Clock,
     /// Sweeps expired rows.
     Sweep,
 }

@@ -30,13 +30,17 @@ pub enum Mutation {
     HintDroppedEarly,
     /// A node that has lost its disk writes counter cells under a name it had before.
     ActorReused,
+    /// A node stamps by its wall clock, whatever the others' say.
+    OwnClockBelieved,
+    /// A process that starts does not begin where its clock was.
+    ClockMarkForgotten,
     /// The sweeper deletes what has expired by a tombstone that it stamps itself.
     SweptAnew,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 10] = [
+    pub const ALL: [Mutation; 12] = [
         Mutation::AckBeforeApply,
         Mutation::NoReadRepair,
         Mutation::ArrivalOrder,
@@ -46,6 +50,8 @@ impl Mutation {
         Mutation::HintLostInCrash,
         Mutation::HintDroppedEarly,
         Mutation::ActorReused,
+        Mutation::OwnClockBelieved,
+        Mutation::ClockMarkForgotten,
         Mutation::SweptAnew,
     ];
 
@@ -62,6 +68,8 @@ impl Mutation {
             Mutation::HintLostInCrash => "hint-lost-in-crash",
             Mutation::HintDroppedEarly => "hint-dropped-early",
             Mutation::ActorReused => "actor-reused",
+            Mutation::OwnClockBelieved => "own-clock-believed",
+            Mutation::ClockMarkForgotten => "clock-mark-forgotten",
             Mutation::SweptAnew => "swept-anew",
         }
     }

@@ -11,7 +11,7 @@ use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::node::NodeId;
 use gyre_cluster::ring::Ring;
 use gyre_cluster::sweep::Sweeper;
-use gyre_cluster::time::{MonoMicros, Now, UnixMillis};
+use gyre_cluster::time::{MonoMicros, Now};
 use gyre_storage::key::murmur3_128;
 use gyre_storage::{Batch, FsyncPolicy, KeyRef, MemoryDisk, Record, Store, StoreOptions};
 
@@ -26,6 +26,7 @@ use crate::queue::{MS, Micros, SECOND};
 use crate::shell::SimShell;
 use crate::surroundings::Env;
 use crate::sweep;
+use crate::time::Time;
 
 /// How often a node syncs under `everysec`.
 pub(crate) const SYNC_EVERY: Micros = SECOND;
@@ -51,12 +52,15 @@ pub(crate) struct Node {
     pub(crate) backlog: Vec<Event>,
     /// How many times slower its disk is.
     pub(crate) disk_slowness: u64,
+    /// The latest time it has gone by, in Unix milliseconds.
+    pub(crate) latest_ms: u64,
 }
 
 /// What a process knows: gone when it stops.
 pub(crate) struct Process {
     pub(crate) store: Store,
     pub(crate) hlc: Arc<HybridClock>,
+    pub(crate) time: Time,
     pub(crate) locks: Locks,
     pub(crate) distortion: Distortion,
     pub(crate) replay: Replay,
@@ -132,6 +136,7 @@ impl Node {
             is_noticed: false,
             backlog: Vec::new(),
             disk_slowness: 1,
+            latest_ms: 0,
         }
     }
 
@@ -148,7 +153,10 @@ impl Node {
         self.incarnation = incarnation;
         let id = node_id(self.index);
         let hlc = Arc::new(HybridClock::default());
-        hlc.raise_to(store.clock_mark());
+        if env.mutation != Some(Mutation::ClockMarkForgotten) {
+            hlc.raise_to(store.clock_mark());
+        }
+        hlc.set_settled(false);
         // The server draws it at random.
         let start = if env.mutation == Some(Mutation::ActorReused) { own_count } else { incarnation };
         let actor = murmur3_128(&[id.0.to_be_bytes(), start.to_be_bytes()].concat()) >> 64;
@@ -170,7 +178,10 @@ impl Node {
         let (locks, distortion) = (Locks::default(), Distortion::new(env.mutation));
         let membership = Membership::new(self.index, incarnation, env);
         let sweeper = sweep::sweeper(env.sweep_interval, now);
-        self.process = Some(Process { store, hlc, locks, distortion, replay, membership, sweeper, workers });
+        let time = Time::new(now);
+        self.process =
+            Some(Process { store, hlc, time, locks, distortion, replay, membership, sweeper, workers });
+        self.compare_clocks_and_wait(env);
         self.sweep_and_wait(env);
         self.gossip_and_wait(env);
         self.replay_and_wait(env);
@@ -221,9 +232,12 @@ impl Node {
         self.disk.set_cold(is_cold);
     }
 
-    /// Both clocks.
+    /// The monotonic clock, and the time that the node goes by.
     pub(crate) fn now(&mut self, now: Micros) -> Now {
-        Now { mono: MonoMicros(now), wall: self.clock.read(now) }
+        let wall =
+            self.process.as_ref().map_or_else(|| self.clock.read(now), |process| process.time.read(now));
+        self.latest_ms = self.latest_ms.max(wall.0);
+        Now { mono: MonoMicros(now), wall }
     }
 
     /// Calls a coordinator. `None` if no process runs.
@@ -238,7 +252,7 @@ impl Node {
         let Process { store, hlc, locks, distortion, workers, .. } = self.process.as_mut()?;
         let Worker { core, pending, alarm_at } = &mut workers[worker];
         let (boot, disk_slowness) = (self.boot, self.disk_slowness);
-        let latest_wall_ms = self.clock.latest_ms();
+        let latest_wall_ms = self.latest_ms;
         let mut shell = SimShell {
             at,
             boot,
@@ -268,7 +282,11 @@ impl Node {
         let nodes = env.network.nodes;
         let wall = self.now(env.queue.now()).wall;
         let Some(process) = &self.process else { return true };
-        if env.mutation != Some(Mutation::ClockNotMerged) && process.hlc.observe(packet.clock, wall).is_err()
+        let message = Message::decode(&packet.bytes).expect("what was encoded can be decoded");
+        let is_of_clocks = matches!(message, Message::Ping { .. } | Message::Pong { .. });
+        if env.mutation != Some(Mutation::ClockNotMerged)
+            && !is_of_clocks
+            && process.hlc.observe(packet.clock, wall).is_err()
         {
             return false;
         }
@@ -278,15 +296,21 @@ impl Node {
         } else {
             (owner.node, Network::serving_worker(packet, nodes))
         };
-        let message = Message::decode(&packet.bytes).expect("what was encoded can be decoded");
         self.heard_from(MonoMicros(env.queue.now()), node_id(from));
-        if let Message::Gossip { bytes } = message {
-            self.hear(env, node_id(from), bytes);
-            return true;
+        match message {
+            Message::Gossip { bytes } => self.hear(env, node_id(from), bytes),
+            Message::Ping { nonce } => self.tell_clock(env, packet, nonce),
+            Message::Pong { nonce, reading } => {
+                self.hear_clock(env, node_id(from), nonce, reading, packet.clock);
+            }
+            _ => self.serve(env, worker, from, packet, message),
         }
+        true
+    }
+
+    fn serve(&mut self, env: &mut Env, worker: usize, from: usize, packet: &Packet, message: Message<'_>) {
         let link = Network::link_id(packet);
         self.step(env, worker, |core, shell, now| core.receive(shell, now, node_id(from), link, message));
-        true
     }
 
     /// Does what a worker was waiting for.
@@ -386,6 +410,7 @@ impl Node {
                 self.schedule_compaction(env);
             }
             NodeLocal::Gossip => self.gossip_and_wait(env),
+            NodeLocal::Clock => self.compare_clocks_and_wait(env),
             NodeLocal::Handoff => self.replay_and_wait(env),
             NodeLocal::Sweep => self.sweep_and_wait(env),
         }
@@ -413,11 +438,6 @@ impl Node {
                 look(&Store::open_memory(&self.disk, &options).expect("a disk in memory can be read"))
             }
         }
-    }
-
-    /// How far its hybrid clock is ahead of a right wall clock, in milliseconds.
-    pub(crate) fn clock_ahead_ms(&self, truth: UnixMillis) -> u64 {
-        self.process.as_ref().map_or(0, |process| process.hlc.ahead_ms(truth))
     }
 }
 

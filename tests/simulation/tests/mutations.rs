@@ -3,7 +3,7 @@
 use gyre_simulation::{Failure, Mutation, Options, run_seed};
 
 /// The bug, and within how many seeds it must be caught. `docs/simulation.md` says how many it took.
-const BOUNDS: [(Mutation, u64); 10] = [
+const BOUNDS: [(Mutation, u64); 12] = [
     (Mutation::AckBeforeApply, 20),
     (Mutation::NoReadRepair, 20),
     (Mutation::ArrivalOrder, 10),
@@ -13,6 +13,8 @@ const BOUNDS: [(Mutation, u64); 10] = [
     (Mutation::HintLostInCrash, 60),
     (Mutation::HintDroppedEarly, 150),
     (Mutation::ActorReused, 150),
+    (Mutation::OwnClockBelieved, 60),
+    (Mutation::ClockMarkForgotten, 150),
     (Mutation::SweptAnew, 20),
 ];
 

@@ -242,7 +242,13 @@ fn answers_to_nothing_and_slow_ones_are_not_listened_to() {
     assert!(bench.agreement.skews(now, 0).is_empty());
     bench.agreement.answered(NodeId(2), now, now.plus_millis(499), reading, Hlc::ZERO);
     assert_eq!(bench.agreement.skews(now, 0).len(), 1);
-    bench.agreement.answered(NodeId(2), now, now.plus_millis(1), ClockReading { wall_us: u64::MAX, time_us: Some(0) }, Hlc(u64::MAX));
+    bench.agreement.answered(
+        NodeId(2),
+        now,
+        now.plus_millis(1),
+        ClockReading { wall_us: u64::MAX, time_us: Some(0) },
+        Hlc(u64::MAX),
+    );
     bench.judge(0);
 }
 

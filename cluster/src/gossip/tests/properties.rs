@@ -120,6 +120,7 @@ proptest! {
             build,
             load: numbers.2,
             oldest_hint: oldest_hint.map(UnixMillis),
+            has_failed: numbers.2 % 3 == 1,
         };
         let mut entries = Entries::default();
         entries.publish(about.values().to_vec());
