@@ -29,7 +29,7 @@ impl Bench {
     }
 
     fn reading(&self, wall: i64, time: Option<i64>) -> ClockReading {
-        let at = |ahead: i64| u64::try_from(EPOCH + self.now.0 as i64 + ahead).unwrap();
+        let at = |ahead: i64| u64::try_from(EPOCH + self.now.0.cast_signed() + ahead).unwrap();
         ClockReading { wall_us: at(wall), time_us: time.map(at) }
     }
 
@@ -272,6 +272,6 @@ proptest! {
             bench.hear(index as u64 + 2, (*clock).clamp(-EPOCH / 2, HOUR), None);
         }
         let (time, _) = bench.judge(own);
-        prop_assert!(time.abs() <= (200 + DRIFT_MS as i64) * MS + 1_000, "{time}");
+        prop_assert!(time.abs() <= (200 + DRIFT_MS.cast_signed()) * MS + 1_000, "{time}");
     }
 }
