@@ -113,7 +113,7 @@ impl Timekeeping {
         let mut lines: Vec<String> = explain(judgement).into_iter().collect();
         let drift_ms_max = self.state.lock().drift_ms_max;
         for skew in self.skews() {
-            if is_astray(&skew, drift_ms_max) {
+            if judgement.state == ClockState::Agreed && is_astray(&skew, drift_ms_max) {
                 lines.push(format!(
                     "the wall clock of node {} is {} this node's",
                     skew.peer,
@@ -193,7 +193,10 @@ pub fn compare(node: &Node) {
             None => tracing::debug!("this node's wall clock is believed"),
         }
     }
-    note_astray(&mut state, now);
+    if judgement.state == ClockState::Agreed {
+        // Seen by a clock that is itself wrong, all others are.
+        note_astray(&mut state, now);
+    }
 }
 
 fn note_astray(state: &mut State, now: MonoMicros) {

@@ -139,7 +139,11 @@ fn a_node_that_lost_its_disk_comes_back_empty_under_its_id_as_a_later_incarnatio
     let after: i64 = field(&mut back, "incarnation").parse().unwrap();
     assert!(after > before, "{after} comes after {before}");
     for (index, client) in cluster.clients().iter_mut().enumerate() {
-        assert_eq!(client.run("INCRBY counter 1"), Reply::Integer(11 + index as i64), "at node {index}");
+        assert_eq!(
+            client.run("INCRBY counter 1"),
+            Reply::Integer(11 + i64::try_from(index).unwrap()),
+            "at node {index}"
+        );
         for key in 0..200 {
             assert_eq!(
                 client.run(&format!("GET key:{key}")),

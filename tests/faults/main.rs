@@ -14,6 +14,7 @@
     reason = "what does not hold fails the test"
 )]
 
+mod clocks;
 mod ledger;
 mod links;
 mod load;

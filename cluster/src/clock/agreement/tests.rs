@@ -1,3 +1,5 @@
+//! Claims about the agreement on time, and that no minority moves it.
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
