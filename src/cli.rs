@@ -1,4 +1,4 @@
-//! The command line: `gyre server`, `dev`, `status`, `ring`, `hints`, `version`.
+//! The command line: `gyre server`, `dev`, `status`, `ring`, `hints`, `repair`, `version`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,6 +8,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::config::table::SETTINGS;
 use crate::config::{Config, ConfigError};
+use crate::status::StatusError;
+use crate::status::repair::Scope;
 use crate::{dev, logging, server, status};
 
 /// The most nodes `gyre dev` starts.
@@ -27,6 +29,7 @@ pub fn run() -> ExitCode {
         Some(("ring", matches)) => {
             status::ring(&target(matches), matches.get_flag("json")).map_err(|error| error.to_string())
         }
+        Some(("repair", matches)) => repair(matches).map_err(|error| error.to_string()),
         Some(("hints", matches)) => {
             status::hints(&target(matches), matches.get_flag("json")).map_err(|error| error.to_string())
         }
@@ -98,6 +101,7 @@ fn command() -> Command {
         ))
         .subcommand(client_command("ring", "Show which nodes keep which slots"))
         .subcommand(client_command("hints", "Show what a node keeps for nodes that missed it"))
+        .subcommand(repair_command())
         .subcommand(Command::new("version").about("Show the version"))
 }
 
@@ -179,6 +183,33 @@ fn dev_command() -> Command {
                 .num_args(0..)
                 .help("Further flags for every node, after --"),
         )
+}
+
+fn repair_command() -> Command {
+    let slot = Arg::new("slot")
+        .long("slot")
+        .value_name("N")
+        .value_parser(value_parser!(u16).range(..i64::from(gyre_storage::SLOTS)))
+        .conflicts_with("all")
+        .help("Only this slot, by all of its replicas");
+    let all = Arg::new("all").long("all").action(ArgAction::SetTrue).help("Everything, by all nodes");
+    client_command("repair", "Make a node's replicas equal now, rather than when that is due")
+        .arg(slot)
+        .arg(all)
+        .args_conflicts_with_subcommands(true)
+        .subcommand(client_command("status", "Show what anti-entropy does and has done"))
+}
+
+fn repair(matches: &ArgMatches) -> Result<(), StatusError> {
+    if let Some(("status", matches)) = matches.subcommand() {
+        return status::repair::status(&target(matches), matches.get_flag("json"));
+    }
+    let scope = match matches.get_one("slot") {
+        Some(&slot) => Scope::Slot(slot),
+        None if matches.get_flag("all") => Scope::All,
+        None => Scope::Node,
+    };
+    status::repair::run(&target(matches), scope, matches.get_flag("json"))
 }
 
 fn client_command(name: &'static str, about: &'static str) -> Command {

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod peer;
+pub mod repair;
 pub mod server;
 pub mod session;
 pub mod slowlog;

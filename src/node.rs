@@ -9,6 +9,7 @@ use gyre_cluster::clock::HybridClock;
 use gyre_cluster::gossip::PeerView;
 use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::node::NodeId;
+use gyre_cluster::repair::{RepairStatus, Verified};
 use gyre_cluster::ring::Ring;
 use gyre_cluster::sweep::SweepStatus;
 use gyre_cluster::topology::{Endpoint, Member, MemberState, Topology};
@@ -20,6 +21,7 @@ use crate::config::{Config, peer_bind_address};
 use crate::error::StartError;
 use crate::metrics::Metrics;
 use crate::peer::table::PeerTable;
+use crate::repair;
 use crate::session::registry::ClientRegistry;
 use crate::slowlog::SlowLog;
 use crate::timekeeping::Timekeeping;
@@ -67,6 +69,10 @@ pub struct Node {
     pub handoff: ArcSwap<Vec<TargetStatus>>,
     /// What the sweeper of expired rows has done; shown by worker 0.
     pub sweeping: ArcSwap<SweepStatus>,
+    /// How far replicas are known to agree, as it is saved.
+    pub verified: ArcSwap<Verified>,
+    /// How anti-entropy stands; shown by worker 0.
+    pub repair: ArcSwap<RepairStatus>,
     /// SLOWLOG.
     pub slowlog: SlowLog,
     /// One mailbox a worker.
@@ -107,6 +113,7 @@ impl Node {
             clock.raise_to(horizon.hlc);
         }
         let ring = topology.as_ref().map_or_else(Ring::empty, Topology::ring);
+        let verified = repair::stored(&store);
         let nonce = murmur3_128(
             &[id.0.to_be_bytes(), incarnation.to_be_bytes(), started_at.0.to_be_bytes()].concat(),
         );
@@ -127,6 +134,8 @@ impl Node {
             metrics: Metrics::new(mailboxes.len()),
             handoff: ArcSwap::default(),
             sweeping: ArcSwap::default(),
+            verified: ArcSwap::from_pointee(verified),
+            repair: ArcSwap::default(),
             slowlog: SlowLog::default(),
             config: ArcSwap::from_pointee(config),
             mailboxes,

@@ -1,11 +1,13 @@
 //! `gyre status`, `gyre ring` and `gyre hints`: what a node answers to `GYRE STATUS`, `GYRE RING` and `GYRE HINTS`, as
-//! tables or JSON.
+//! tables or JSON; [`repair`] is `gyre repair`.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, Value};
 use serde_json::{Map, Value as Json};
+
+pub mod repair;
 
 /// How long connecting and each answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -134,6 +136,8 @@ fn status_text(status: &Json) -> String {
         (field(status, "state"), field(status, "epoch"), field(status, "replication-factor"));
     text += &format!("State    {state}, epoch {epoch}, replication factor {factor}\n");
     text += &format!("Asked    node {}, up {} s\n", field(status, "node"), field(status, "uptime-seconds"));
+    let oldest = field(status, "oldest-unverified-seconds");
+    text += &format!("Compared with the other replicas: all slots within the last {oldest} s\n");
     let warnings = status.get("warnings").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
     text += &warnings.iter().map(|warning| format!("WARNING  {}\n", plain(warning))).collect::<String>();
     text.push('\n');

@@ -3,6 +3,7 @@
 use gyre_cluster::clock::agreement::{ClockState, Skew};
 use gyre_cluster::gossip::NodeStatus;
 use gyre_cluster::node::NodeId;
+use gyre_cluster::repair::RepairStatus;
 use gyre_cluster::ring::Ring;
 use gyre_cluster::topology::{Member, MemberState, Topology};
 use gyre_protocol::Reply;
@@ -11,6 +12,8 @@ use gyre_storage::HintStats;
 use crate::http::Observed;
 use crate::metrics::exposition::{Gauges, PeerGauges, render};
 use crate::node::Node;
+
+pub mod repair;
 
 /// The answer to `GYRE STATUS`: the cluster, this node, and a map for each member.
 pub fn status_reply(node: &Node) -> Reply {
@@ -23,6 +26,8 @@ pub fn status_reply(node: &Node) -> Reply {
     pairs.push(("incarnation", number(node.incarnation())));
     pairs.push(("clients", Reply::count(node.clients.len())));
     pairs.extend(clock(node));
+    let oldest = repair::oldest_seconds(&node.repair.load(), node.time.now().wall, node.started_at);
+    pairs.push(("oldest-unverified-seconds", oldest.map_or(Reply::Null, number)));
     if let Some(topology) = (**topology).as_ref() {
         pairs.extend(cluster(topology));
         let members = topology.members.values();
@@ -248,6 +253,12 @@ fn gauges(node: &Node) -> Gauges {
         store: node.store.stats(),
         hints: node.store.hint_counts(),
         hint_targets: node.handoff.load().to_vec(),
+        repair: RepairStatus::clone(&node.repair.load()),
+        oldest_unverified_seconds: repair::oldest_seconds(
+            &node.repair.load(),
+            node.time.now().wall,
+            node.started_at,
+        ),
         sweeping: **node.sweeping.load(),
         peers: peers.collect(),
     }

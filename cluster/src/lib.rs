@@ -13,6 +13,7 @@ pub mod message;
 pub mod modify;
 pub mod node;
 pub mod outcome;
+pub mod repair;
 pub mod ring;
 pub mod sweep;
 pub mod time;

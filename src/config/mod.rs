@@ -23,6 +23,7 @@ use gyre_cluster::hints::HANDOFF_RATE_DEFAULT;
 use gyre_cluster::level::{Consistency, Quorums};
 use gyre_cluster::message::Levels;
 use gyre_cluster::node::NodeId;
+use gyre_cluster::repair::{INTERVAL_DEFAULT, RATE_DEFAULT};
 use gyre_cluster::sweep::SWEEP_INTERVAL_DEFAULT;
 use gyre_storage::FsyncPolicy;
 
@@ -104,6 +105,10 @@ pub struct Config {
     pub hint_replay_rate: u32,
     /// Seconds between two passes over the keys that have expired.
     pub ttl_sweep_interval_seconds: u64,
+    /// Seconds between two comparisons of what two nodes both keep; 0 = only when asked to, and of marked slots.
+    pub anti_entropy_interval_seconds: u64,
+    /// Records a second that this node sends and takes in for anti-entropy.
+    pub anti_entropy_rate: u32,
     /// Above which phi a silent peer is taken for dead.
     pub phi_threshold: f64,
     /// Milliseconds between two rounds of gossip.
@@ -172,6 +177,8 @@ impl Default for Config {
             hint_window_seconds: 3 * 3600,
             max_hint_bytes: 256 << 20,
             hint_replay_rate: HANDOFF_RATE_DEFAULT,
+            anti_entropy_interval_seconds: INTERVAL_DEFAULT.as_secs(),
+            anti_entropy_rate: RATE_DEFAULT,
             ttl_sweep_interval_seconds: SWEEP_INTERVAL_DEFAULT.as_secs(),
             phi_threshold: 8.0,
             gossip_interval_ms: 1_000,

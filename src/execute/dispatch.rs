@@ -8,7 +8,7 @@ use crate::execute::object::Aspect;
 use crate::execute::options::TimeUnit;
 use crate::execute::{
     Answer, Arguments, CommandError, Context, bits, cluster_keys, expiry, flush, keys, lcs, multi, object,
-    replicas, scan, strings, wait,
+    replicas, scan, siblings, strings, wait,
 };
 
 /// Runs `command`, whose arity is checked, and answers with its reply, errors included.
@@ -74,6 +74,9 @@ async fn handle(cx: &Context, id: CommandId, args: &Arguments) -> Answer {
         CommandId::Strlen => strings::strlen(cx, args).await,
         CommandId::Ttl => expiry::ttl(cx, args, Report::Seconds).await,
         CommandId::Type => keys::type_of(cx, args).await,
+        CommandId::VcDel => siblings::delete(cx, args).await,
+        CommandId::VcGet => siblings::get(cx, args).await,
+        CommandId::VcSet => siblings::set(cx, args).await,
         CommandId::Wait => wait::wait(cx, args).await,
         CommandId::Waitaof => wait::waitaof(cx, args).await,
         _ => Err(CommandError::text("ERR this command is known but has no implementation, please report it")),

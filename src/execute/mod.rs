@@ -23,6 +23,7 @@ pub mod object;
 pub mod options;
 pub mod replicas;
 pub mod scan;
+pub mod siblings;
 pub mod strings;
 pub mod subsequence;
 pub mod value;

@@ -122,6 +122,20 @@ pub fn parse_getex<'a>(
     }
 }
 
+/// An expiry alone, of a `command` that has no other options.
+pub fn parse_expiry_only<'a>(
+    mut options: impl Iterator<Item = &'a [u8]>,
+    now: UnixMillis,
+    command: &'static str,
+) -> Result<Option<UnixMillis>, CommandError> {
+    let mut time = None;
+    while let Some(option) = options.next() {
+        let unit = TimeUnit::of_option(option).ok_or(CommandError::SYNTAX)?;
+        time = Some(expiry_option(time, unit, options.next())?);
+    }
+    time.map(|(unit, argument)| parse_expiry(argument, unit, now, command)).transpose()
+}
+
 /// An expiry option with its argument. Another unit may not have come before; the same one may, and is replaced.
 fn expiry_option<'a>(
     before: Option<(TimeUnit, &'a [u8])>,

@@ -31,14 +31,14 @@ fn place(id: NodeId, topology: Option<&Topology>, is_up: bool) -> [(&'static str
     [("id", Reply::text(id.to_string())), ("address", Reply::text(address)), ("up", Reply::Boolean(is_up))]
 }
 
-/// State, newest version, digest, bytes of the value, expiry in Unix milliseconds, counter cells; null where there is
-/// nothing to tell.
-fn content(state: &ReplicaState, now: UnixMillis) -> [(&'static str, Reply); 6] {
-    let names = ["state", "version", "digest", "bytes", "expires-at-ms", "counter-cells"];
+/// State, newest version, digest, bytes of the value, expiry in Unix milliseconds, counter cells, siblings; null where
+/// there is nothing to tell.
+fn content(state: &ReplicaState, now: UnixMillis) -> [(&'static str, Reply); 7] {
+    let names = ["state", "version", "digest", "bytes", "expires-at-ms", "counter-cells", "siblings"];
     let values = match state {
-        ReplicaState::Silent => [Reply::text("silent"), NULL, NULL, NULL, NULL, NULL],
+        ReplicaState::Silent => [Reply::text("silent"), NULL, NULL, NULL, NULL, NULL, NULL],
         ReplicaState::Holds(record) if record.is_absent() => {
-            [Reply::text("absent"), NULL, NULL, NULL, NULL, NULL]
+            [Reply::text("absent"), NULL, NULL, NULL, NULL, NULL, NULL]
         }
         ReplicaState::Holds(record) => [
             Reply::text(condition(record, now)),
@@ -48,6 +48,7 @@ fn content(state: &ReplicaState, now: UnixMillis) -> [(&'static str, Reply); 6] 
             record.view(now).map_or(NULL, |view| Reply::count(bytes(view))),
             record.expiry(now).map_or(NULL, |at| Reply::Integer(i64::try_from(at.0).unwrap_or(i64::MAX))),
             Reply::count(record.counters().count()),
+            Reply::count(record.siblings(now).len()),
         ],
     };
     let mut values = values.into_iter();
@@ -105,7 +106,7 @@ mod tests {
     fn a_live_key_shows_version_length_and_expiry() {
         let shown = shown(&holds(5, Some(20_000), Some(b"value")));
         assert_eq!(shown[..2], [Reply::text("live"), Reply::text("5.0@0000000000000007")]);
-        assert_eq!(shown[3..], [Reply::Integer(5), Reply::Integer(20_000), Reply::Integer(0)]);
+        assert_eq!(shown[3..], [5, 20_000, 0, 1].map(Reply::Integer));
     }
 
     #[test]

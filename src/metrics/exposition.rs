@@ -3,6 +3,7 @@
 use gyre_cluster::coordinator::{Operation, Statistics};
 use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::level::Consistency;
+use gyre_cluster::repair::RepairStatus;
 use gyre_cluster::sweep::SweepStatus;
 use gyre_storage::tree::TreeStats;
 use gyre_storage::{HintCounts, StoreStats};
@@ -13,6 +14,8 @@ use prometheus::proto::{
 use prometheus::{Encoder, TextEncoder};
 
 use super::{CommandStats, Metrics};
+
+mod repair;
 
 /// Histogram bounds are powers of two of microseconds: 2^4 (16 µs) to 2^24 (16.8 s).
 const BOUND_EXPONENTS: std::ops::RangeInclusive<u32> = 4..=24;
@@ -57,6 +60,10 @@ pub struct Gauges {
     pub hint_targets: Vec<TargetStatus>,
     /// What the sweeper of expired rows has done.
     pub sweeping: SweepStatus,
+    /// What anti-entropy does.
+    pub repair: RepairStatus,
+    /// How long ago the slot was compared that was not for longest.
+    pub oldest_unverified_seconds: Option<u64>,
     /// The peers.
     pub peers: Vec<PeerGauges>,
 }
@@ -91,6 +98,7 @@ pub fn render(metrics: &Metrics, gauges: &Gauges) -> String {
     coordinators(&mut families, &metrics.coordinators());
     peers(&mut families, &gauges.peers);
     hints(&mut families, gauges);
+    repair::add(&mut families, &gauges.repair, gauges.oldest_unverified_seconds);
     sweeping(&mut families, &gauges.sweeping);
     store(&mut families, gauges);
     families.0.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
@@ -224,6 +232,16 @@ fn coordinators(out: &mut Families, workers: &[Statistics]) {
         (&[("kind", "resolved")][..], sum(|worker| worker.counter_rounds_resolved)),
     ];
     out.counters("gyre_counter_rounds_total", "Increments by how many rounds they took.", rounds);
+    let many = sum(|worker| worker.siblings_many);
+    out.counter("gyre_siblings_many_total", "Writes with a context that left 25 siblings or more.", many);
+    let merged = sum(|worker| worker.siblings_merged);
+    out.counter(
+        "gyre_siblings_merged_total",
+        "Writes with a context that kept only the newest sibling.",
+        merged,
+    );
+    let dropped = sum(|worker| worker.siblings_dropped);
+    out.counter("gyre_siblings_dropped_total", "Siblings that these writes dropped.", dropped);
     let forwarded = sum(|worker| worker.forwarded);
     out.counter("gyre_forwarded_total", "Read-modify-writes sent to the key's primary.", forwarded);
     out.counter("gyre_served_total", "Requests served as a replica.", sum(|worker| worker.served));
@@ -498,6 +516,8 @@ mod tests {
     fn the_text_shows_what_the_gauges_say() {
         let mut gauges = Gauges { ring_members: 3, ring_formed: true, ..Gauges::default() };
         gauges.sweeping = SweepStatus { due: 9, swept: 8, bytes_freed: 7, lag_ms: 12_345 };
+        gauges.repair.totals.rows_received = 5;
+        gauges.oldest_unverified_seconds = Some(61);
         gauges.peers.push(PeerGauges { node: "abc".into(), queued_bytes: 77, ..PeerGauges::default() });
         gauges.store.engine.files_at_level = vec![4, 0];
         let text = render(&Metrics::new(1), &gauges);
@@ -508,6 +528,8 @@ mod tests {
             "gyre_rocksdb_files{level=\"0\"} 4",
             "gyre_operations_total{operation=\"write\",consistency=\"quorum\",outcome=\"timeout\"} 0",
             "gyre_read_repairs_total{mode=\"blocking\"} 0",
+            "gyre_anti_entropy_rows_total{direction=\"in\"} 5",
+            "gyre_anti_entropy_oldest_unverified_seconds 61",
             "gyre_sweep_swept_total 8",
             "gyre_sweep_lag_seconds 12",
         ] {

@@ -22,6 +22,7 @@ use crate::node::Node;
 use crate::peer::dial::{Target, keep};
 use crate::peer::gossip;
 use crate::peer::receive::Direction;
+use crate::repair;
 use crate::timekeeping;
 use crate::worker::mailbox::Letter;
 use crate::worker::{Turn, Worker};
@@ -175,6 +176,7 @@ pub fn is_for(message: &Message<'_>) -> bool {
         Message::Topology { .. }
             | Message::Forming { .. }
             | Message::Gossip { .. }
+            | Message::Exchange { .. }
             | Message::Ping { .. }
             | Message::Pong { .. }
     )
@@ -194,6 +196,7 @@ pub fn receive(turn: &mut Turn<'_>, peer: &Peer, direction: Direction, message: 
             Err(error) => tracing::warn!(peer = %from, %error, "a message of cluster formation is refused"),
         },
         Message::Gossip { bytes } => gossip::hand_over(turn.node, from, bytes),
+        Message::Exchange { bytes } => repair::hand_over(turn.node, from, bytes),
         Message::Ping { nonce } => {
             if let Direction::Theirs(link) = direction {
                 let (clock, reading) = (turn.node.clock.now(), turn.node.time.reading(&turn.node.clock));

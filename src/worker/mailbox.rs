@@ -8,6 +8,8 @@ use gyre_cluster::gossip::GossipMessage;
 use gyre_cluster::node::NodeId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::repair::Wanted;
+
 /// What another thread tells a worker.
 pub enum Letter {
     /// A client has connected and is this worker's from now on.
@@ -32,6 +34,15 @@ pub enum Letter {
         /// What it says.
         message: Box<GossipMessage>,
     },
+    /// A message of anti-entropy: to worker 0.
+    Exchange {
+        /// Who sent it.
+        from: NodeId,
+        /// What it says.
+        bytes: Vec<u8>,
+    },
+    /// An operator wants replicas compared: to worker 0.
+    Repair(Wanted),
     /// Gossip has judged whether a peer lives.
     Liveness {
         /// The peer.
@@ -50,7 +61,7 @@ pub enum Letter {
 }
 
 /// The sending side of a worker's mailbox. Unbounded, yet its content is bounded: by `maxclients`, by the peers, and
-/// by the operations in flight.
+/// by the operations in flight; of anti-entropy a peer has one step or two under way.
 pub type Mailbox = UnboundedSender<Letter>;
 
 /// A mailbox and the side that the worker reads.

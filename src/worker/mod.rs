@@ -31,6 +31,7 @@ use crate::metrics::{CommandIndex, WorkerMetrics};
 use crate::node::Node;
 use crate::peer::gossip::GossipState;
 use crate::peer::membership::Membership;
+use crate::repair::RepairState;
 use crate::session::connection::Connection;
 use crate::session::registry::ClientEntry;
 use crate::slowlog;
@@ -60,6 +61,8 @@ pub struct Worker {
     pub membership: Membership,
     /// Gossip, on worker 0.
     pub gossip: GossipState,
+    /// Anti-entropy, on worker 0.
+    pub repair: RepairState,
 }
 
 /// The outcome of an operation, once it has ended.
@@ -162,6 +165,7 @@ impl Worker {
             ticker: Notify::new(),
             membership: Membership::default(),
             gossip: GossipState::default(),
+            repair: RepairState::default(),
             node,
         })
     }

@@ -4,9 +4,11 @@
 //! turn ([`super::Worker::end_turn`]).
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gyre_cluster::coordinator::{self, LinkId, OpId, Tag, Ticket};
 use gyre_cluster::message::{Message, ScanRange};
+use gyre_cluster::modify::Crowd;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::Outcome;
 use gyre_storage::{Batch, KeyRef, Record, Row, Version};
@@ -33,6 +35,26 @@ pub fn session_of(tag: Tag) -> Option<(u32, u32)> {
     }
     let index = u32::try_from(tag.0 >> 32).unwrap_or(u32::MAX);
     Some((index, u32::try_from(tag.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX)))
+}
+
+/// The log shows so much of a key.
+const LOGGED_KEY_BYTES_MAX: usize = 128;
+/// And no more than one line about siblings in this time, by each worker.
+const CROWD_LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// Lets one line through now and then.
+#[derive(Debug, Default)]
+struct Pace(Option<Instant>);
+
+impl Pace {
+    fn may_pass(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.0.is_none_or(|last| now.duration_since(last) >= CROWD_LINE_EVERY);
+        if is_due {
+            self.0 = Some(now);
+        }
+        is_due
+    }
 }
 
 /// Whom an outcome is for.
@@ -93,6 +115,7 @@ pub struct Shell {
     /// What is to be sent to peers.
     pub outboxes: Outboxes,
     tasks: Slab<oneshot::Sender<Outcome>>,
+    crowd_lines: Pace,
 }
 
 impl Shell {
@@ -110,6 +133,7 @@ impl Shell {
             horizons: Vec::new(),
             outboxes: Outboxes::default(),
             tasks: Slab::new(),
+            crowd_lines: Pace::default(),
             node,
         }
     }
@@ -206,6 +230,22 @@ impl coordinator::Shell for Shell {
 
     fn finish(&mut self, tag: Tag, outcome: Outcome) {
         self.finished.push((tag, outcome));
+    }
+
+    fn crowded(&mut self, key: KeyRef<'_>, crowd: Crowd) {
+        if !self.crowd_lines.may_pass() {
+            return;
+        }
+        // Keys are the user's data, and may be long.
+        let name = String::from_utf8_lossy(key.key.get(..LOGGED_KEY_BYTES_MAX).unwrap_or(key.key));
+        match crowd {
+            Crowd::Many { siblings } => {
+                tracing::warn!(key = %name, db = key.db, siblings, "a key has many siblings: its writers do not merge");
+            }
+            Crowd::Merged { dropped } => {
+                tracing::error!(key = %name, db = key.db, dropped, "too many siblings: only the newest was kept");
+            }
+        }
     }
 
     fn settled(&mut self, tag: Tag, acked: usize) {

@@ -15,6 +15,7 @@ use tokio::task::{LocalSet, spawn_local};
 use crate::handoff;
 use crate::node::Node;
 use crate::peer;
+use crate::repair;
 use crate::session::Session;
 use crate::session::connection::{Connection, serve};
 use crate::session::registry::Accepted;
@@ -60,6 +61,7 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
         spawn_local(peer::gossip::run(Rc::clone(&worker)));
         spawn_local(timekeeping::run(Rc::clone(&worker)));
         spawn_local(sweeper::run(Rc::clone(&worker)));
+        spawn_local(repair::run(Rc::clone(&worker)));
     }
     let peers = peer::Dialer::start(&worker);
     while let Some(letter) = letters.recv().await {
@@ -82,6 +84,8 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
                 peer::membership::broadcast(&worker);
             }
             Letter::Gossip { from, message } => peer::gossip::receive(&worker, from, &message),
+            Letter::Exchange { from, bytes } => repair::receive(&worker, from, &bytes),
+            Letter::Repair(wanted) => repair::request(&worker, &wanted),
             Letter::Liveness { peer, is_alive, is_link_dead } => {
                 peer::gossip::apply(&worker, peer, is_alive, is_link_dead);
             }

@@ -6,7 +6,7 @@
 //! - A commit begins its rows ([`RowCache::begin`]), writes them to the engine, then finishes each
 //!   ([`RowCache::finish`]): raises the mark and, under the stripe's lock, merges the row into the entry, if the key
 //!   has one. An absent key gets an entry only from a register row above the mark while no other row of the slot is
-//!   under way: that row is then provably the newest of its key, and it voids every counter cell.
+//!   under way: that row is then provably the newest of its key, and it voids every cell of an actor.
 //! - A reader that misses takes a [`Ticket`], reads the engine, and fills the cache only if no row of the slot was
 //!   under way when it took the ticket and none has begun since. What it read is then exactly what the engine has.
 //!
@@ -321,7 +321,7 @@ impl Stripe {
 fn merge_into(entry: &Entry, row: &Row<'_>, scratch: &mut Vec<u8>) -> bool {
     let record = entry.record();
     put_entry_key(scratch, row.key);
-    if row.cell == Cell::Register && !record.has_counters() {
+    if row.cell == Cell::Register && record.is_plain() {
         let Some(new) = Register::of(row) else { return false };
         if record.register().is_some_and(|own| !own.yields_to(&new)) {
             return false;

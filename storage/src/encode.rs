@@ -7,23 +7,26 @@
 //! ```
 //!
 //! The prefix is the top 32 bits of the key's ring position, so the rows of a slot stand together. Within a cell
-//! the complemented version puts the newest row first. Cell kinds sort counters before the register: a plain
-//! string's newest row is then the very first row of its key, and one seek answers a read. Kinds 3 (element) and 4
-//! (score index) are kept free for collections, whose rows come after the register.
+//! the complemented version puts the newest row first. Cell kinds sort siblings and counters before the register: a
+//! plain string's newest row is then the very first row of its key, and one seek answers a read. Kinds 3 (element) and
+//! 4 (score index) are kept free for collections, whose rows come after the register.
 //!
 //! The varint is LEB128 in its shortest form. Format 0 of a value has the top two bits of its first byte clear.
 
 use crate::error::StorageError;
 use crate::key::KeyRef;
 use crate::row::{Body, Cell, Row};
+use crate::siblings::SiblingSet;
 use crate::version::{Hlc, UnixMillis, Version};
 
+const KIND_SIBLINGS: u8 = 0;
 const KIND_COUNTER: u8 = 1;
 const KIND_REGISTER: u8 = 2;
 
 const BODY_TOMBSTONE: u8 = 1;
 const BODY_VALUE: u8 = 2;
 const BODY_COUNTER: u8 = 3;
+const BODY_SIBLINGS: u8 = 4;
 const BODY_MASK: u8 = 0x0f;
 const FLAG_EXPIRY: u8 = 0x10;
 
@@ -63,6 +66,10 @@ pub(crate) fn put_key(out: &mut Vec<u8>, key: KeyRef<'_>) {
 pub(crate) fn put_row_key(out: &mut Vec<u8>, row: &Row<'_>) {
     put_key(out, row.key);
     match row.cell {
+        Cell::Siblings { actor } => {
+            out.push(KIND_SIBLINGS);
+            out.extend_from_slice(&actor.to_be_bytes());
+        }
         Cell::Counter { actor } => {
             out.push(KIND_COUNTER);
             out.extend_from_slice(&actor.to_be_bytes());
@@ -76,7 +83,7 @@ pub(crate) fn put_row_key(out: &mut Vec<u8>, row: &Row<'_>) {
 /// How many bytes [`put_row_key`] appends.
 pub(crate) fn row_key_bytes(row: &Row<'_>) -> usize {
     let cell = match row.cell {
-        Cell::Counter { .. } => 9,
+        Cell::Siblings { .. } | Cell::Counter { .. } => 9,
         Cell::Register => 1,
     };
     PREFIX_BYTES + 1 + varint_bytes(row.key.key.len()) + row.key.key.len() + cell + VERSION_BYTES
@@ -88,6 +95,7 @@ pub(crate) fn put_row_value(out: &mut Vec<u8>, row: &Row<'_>) {
         Body::Tombstone => BODY_TOMBSTONE,
         Body::Value(_) => BODY_VALUE,
         Body::Counter { .. } => BODY_COUNTER,
+        Body::Siblings { .. } => BODY_SIBLINGS,
     };
     match row.expiry {
         Some(at) => {
@@ -100,9 +108,12 @@ pub(crate) fn put_row_value(out: &mut Vec<u8>, row: &Row<'_>) {
         Body::Tombstone => {}
         Body::Value(bytes) => out.extend_from_slice(bytes),
         Body::Counter { base, sum } => {
-            out.extend_from_slice(&base.hlc.0.to_be_bytes());
-            out.extend_from_slice(&base.node.to_be_bytes());
+            put_base(out, base);
             out.extend_from_slice(&sum.to_be_bytes());
+        }
+        Body::Siblings { base, set } => {
+            put_base(out, base);
+            out.extend_from_slice(set);
         }
     }
 }
@@ -113,6 +124,7 @@ pub(crate) fn row_value_bytes(row: &Row<'_>) -> usize {
         Body::Tombstone => 0,
         Body::Value(bytes) => bytes.len(),
         Body::Counter { .. } => 24,
+        Body::Siblings { set, .. } => VERSION_BYTES + set.len(),
     };
     1 + if row.expiry.is_some() { 8 } else { 0 } + body
 }
@@ -141,9 +153,10 @@ fn row_key(bytes: &[u8]) -> Option<RowKey<'_>> {
     let (&kind, rest) = rest.split_first()?;
     let (cell, rest) = match kind {
         KIND_REGISTER => (Cell::Register, rest),
-        KIND_COUNTER => {
+        KIND_COUNTER | KIND_SIBLINGS => {
             let (actor, rest) = rest.split_first_chunk::<8>()?;
-            (Cell::Counter { actor: u64::from_be_bytes(*actor) }, rest)
+            let actor = u64::from_be_bytes(*actor);
+            (if kind == KIND_COUNTER { Cell::Counter { actor } } else { Cell::Siblings { actor } }, rest)
         }
         _ => return None,
     };
@@ -168,15 +181,30 @@ fn row_value(bytes: &[u8]) -> Option<RowValue<'_>> {
         BODY_TOMBSTONE if rest.is_empty() => Body::Tombstone,
         BODY_VALUE => Body::Value(rest),
         BODY_COUNTER => {
-            let (hlc, rest) = rest.split_first_chunk::<8>()?;
-            let (node, rest) = rest.split_first_chunk::<8>()?;
+            let (base, rest) = take_base(rest)?;
             let sum: &[u8; 8] = rest.try_into().ok()?;
-            let base = Version { hlc: Hlc(u64::from_be_bytes(*hlc)), node: u64::from_be_bytes(*node) };
             Body::Counter { base, sum: i64::from_be_bytes(*sum) }
+        }
+        BODY_SIBLINGS => {
+            let (base, set) = take_base(rest)?;
+            // Whoever takes the row in relies on it.
+            SiblingSet::decode(set).ok()?;
+            Body::Siblings { base, set }
         }
         _ => return None,
     };
     Some(RowValue { expiry, body })
+}
+
+fn put_base(out: &mut Vec<u8>, base: Version) {
+    out.extend_from_slice(&base.hlc.0.to_be_bytes());
+    out.extend_from_slice(&base.node.to_be_bytes());
+}
+
+fn take_base(bytes: &[u8]) -> Option<(Version, &[u8])> {
+    let (hlc, rest) = bytes.split_first_chunk::<8>()?;
+    let (node, rest) = rest.split_first_chunk::<8>()?;
+    Some((Version { hlc: Hlc(u64::from_be_bytes(*hlc)), node: u64::from_be_bytes(*node) }, rest))
 }
 
 /// Appends `value` as LEB128.

@@ -16,6 +16,7 @@ mod read;
 pub mod record;
 pub mod row;
 mod scan;
+pub mod siblings;
 mod stats;
 mod store;
 mod superseded;
@@ -30,7 +31,9 @@ pub use hints::{ExpiryPass, Hint, HintCounts, HintStats};
 pub use key::{KeyRef, SLOTS, Slot};
 pub use options::{FsyncPolicy, StoreOptions};
 pub use purge::PurgeHorizon;
-pub use record::{CounterCell, Record, RecordBuilder, Register, View, parse_integer};
+pub use record::{
+    CounterCell, LiveSibling, Record, RecordBuilder, Register, SiblingCell, SiblingState, View, parse_integer,
+};
 pub use row::{Body, Cell, Row};
 pub use scan::{PREFIX_END, ScanPage};
 pub use stats::{EngineStats, StoreStats};

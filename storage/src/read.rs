@@ -1,5 +1,7 @@
 //! Reading the newest row of each cell of one key.
 
+use std::borrow::Cow;
+
 use crate::encode::{RowKey, RowValue, decode_row_key, decode_row_value, put_key};
 use crate::engine::{Engine, Step, Tier, Walk};
 use crate::error::StorageError;
@@ -23,11 +25,13 @@ pub(crate) fn newest(
     Ok((walk == Walk::Done).then(|| found.into_record()))
 }
 
-/// What a walk over the rows of one key has found so far. Counter cells come first; the register row, after them,
+/// What a walk over the rows of one key has found so far. The cells of actors come first; the register row, after them,
 /// completes the record.
 #[derive(Default)]
 pub(crate) struct Found {
-    counters: RecordBuilder<'static>,
+    cells: RecordBuilder<'static>,
+    /// How many sibling cells there were.
+    sibling_cells: usize,
     complete: Option<Record>,
 }
 
@@ -41,11 +45,15 @@ impl Found {
     ) -> Result<(), StorageError> {
         match (key.cell, value.body) {
             (Cell::Counter { actor }, Body::Counter { base, sum }) => {
-                self.counters.add_counter(CounterCell { actor, version: key.version, base, sum });
+                self.cells.add_counter(CounterCell { actor, version: key.version, base, sum });
+            }
+            (Cell::Siblings { actor }, Body::Siblings { base, set }) => {
+                self.sibling_cells += 1;
+                self.cells.add_siblings(actor, key.version, base, Cow::Owned(set.to_vec()));
             }
             (Cell::Register, Body::Tombstone) => self.complete_with(key, value.expiry, None),
             (Cell::Register, Body::Value(bytes)) => {
-                let wanted = with_values || self.counters.has_counters();
+                let wanted = with_values || self.cells.has_counters();
                 self.complete_with(key, value.expiry, Some(if wanted { bytes } else { &[] }));
             }
             _ => return Err(StorageError::damaged("a row's value is not of its cell's kind")),
@@ -59,7 +67,7 @@ impl Found {
         expiry: Option<crate::version::UnixMillis>,
         value: Option<&[u8]>,
     ) {
-        let mut builder: RecordBuilder<'_> = std::mem::take(&mut self.counters);
+        let mut builder: RecordBuilder<'_> = std::mem::take(&mut self.cells);
         builder.add_register(Register { version: key.version, expiry, value });
         self.complete = Some(builder.build());
     }
@@ -69,7 +77,12 @@ impl Found {
         self.complete.is_some()
     }
 
+    /// How many sibling cells were seen. The record has fewer if some are void.
+    pub(crate) fn sibling_cells(&self) -> usize {
+        self.sibling_cells
+    }
+
     pub(crate) fn into_record(self) -> Record {
-        self.complete.unwrap_or_else(|| self.counters.build())
+        self.complete.unwrap_or_else(|| self.cells.build())
     }
 }

@@ -4,9 +4,10 @@
 //! encoded, so that all of these are one reference count or one copy:
 //!
 //! ```text
-//! flags: u8 (1 register, 2 tombstone, 4 expiry) | counters: u16
+//! flags: u8 (1 register, 2 tombstone, 4 expiry, 8 siblings) | counters: u16
 //! [register version: hlc u64, node u64] [expiry ms: u64]
 //! counters × { actor u64, version (hlc, node), base (hlc, node), sum i64 }      by ascending actor
+//! [sibling cells, see record/siblings.rs]
 //! value bytes to the end
 //! ```
 //! All integers are little-endian. A tombstone with an expiry is a *swept* row: its value expired and was freed. It has
@@ -18,9 +19,18 @@ use crate::key::KeyRef;
 use crate::row::{Body, Cell, Row};
 use crate::version::{Hlc, UnixMillis, Version};
 
+mod builder;
+mod siblings;
+#[cfg(test)]
+mod tests;
+
+pub use builder::RecordBuilder;
+pub use siblings::{LiveSibling, SiblingCell, SiblingState};
+
 const REGISTER: u8 = 1;
 const TOMBSTONE: u8 = 2;
 const EXPIRY: u8 = 4;
+const SIBLINGS: u8 = 8;
 const HEAD_BYTES: usize = 3;
 const COUNTER_BYTES: usize = 48;
 
@@ -122,7 +132,8 @@ impl Record {
     /// A record of one register row and no counters.
     #[must_use]
     pub fn of_register(version: Version, expiry: Option<UnixMillis>, value: Option<&[u8]>) -> Record {
-        RecordBuilder { register: Some(Register { version, expiry, value }), counters: Vec::new() }.build()
+        let register = Some(Register { version, expiry, value });
+        RecordBuilder { register, ..RecordBuilder::default() }.build()
     }
 
     /// A record of just `row`.
@@ -163,13 +174,16 @@ impl Record {
             return Ok(Record::ABSENT);
         }
         let flags = *bytes.first().ok_or(MalformedRecord)?;
-        let legal = flags & REGISTER != 0 || flags == 0;
+        let legal = flags & REGISTER != 0 || flags & (TOMBSTONE | EXPIRY) == 0;
         let record = Record::whole(Arc::from(bytes));
+        if flags & SIBLINGS != 0 {
+            record.check_siblings()?;
+        }
         let Some(value_at) = record.value_at() else { return Err(MalformedRecord) };
         let has_value = flags & (REGISTER | TOMBSTONE) == REGISTER;
         let actors_ascend = record.counters().is_sorted_by(|a, b| a.actor < b.actor);
         let fits = bytes.len() == value_at || (has_value && bytes.len() > value_at);
-        if flags > 7 || !legal || !fits || !actors_ascend {
+        if flags > 15 || !legal || !fits || !actors_ascend {
             return Err(MalformedRecord);
         }
         Ok(record)
@@ -217,12 +231,26 @@ impl Record {
         self.counter_count() > 0
     }
 
-    /// What a client sees at `now`: `None` when the key does not exist.
+    /// Whether the record has no cells of actors: the common record.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.has_counters() && !self.has_sibling_cells()
+    }
+
+    /// What a client sees at `now`: `None` when the key does not exist. Of several siblings the newest.
+    #[must_use]
+    pub fn view(&self, now: UnixMillis) -> Option<View<'_>> {
+        if self.has_sibling_cells() {
+            return self.siblings(now).first().map(|sibling| sibling.value);
+        }
+        self.plain_view(now)
+    }
+
+    /// What was written without a context, as far as it has not been replaced.
     ///
     /// Counter cells count only on the newest register row (or on its absence, or on its tombstone). A register
     /// that counters stand on is an integer; should it not be one, its bytes win and the counters are void.
-    #[must_use]
-    pub fn view(&self, now: UnixMillis) -> Option<View<'_>> {
+    fn plain_view(&self, now: UnixMillis) -> Option<View<'_>> {
         let register = self.register();
         if register.is_some_and(|r| r.is_expired(now)) {
             return None;
@@ -246,16 +274,20 @@ impl Record {
         }
     }
 
-    /// When the key expires, if it is live at `now` and has an expiry.
+    /// When the key expires, if it is live at `now` and has an expiry. Of several siblings, when the newest does.
     #[must_use]
     pub fn expiry(&self, now: UnixMillis) -> Option<UnixMillis> {
+        if self.has_sibling_cells() {
+            return self.siblings(now).first().and_then(|sibling| sibling.expiry);
+        }
         self.register().filter(|r| r.value.is_some() && !r.is_expired(now)).and_then(|r| r.expiry)
     }
 
     /// The greatest version of any row in the record; [`Version::ZERO`] if absent.
     #[must_use]
     pub fn newest_version(&self) -> Version {
-        self.counters().map(|cell| cell.version).fold(self.base(), Version::max)
+        let counters = self.counters().map(|cell| cell.version);
+        counters.chain(self.all_sibling_cells().map(|cell| cell.version)).fold(self.base(), Version::max)
     }
 
     /// A 64-bit digest of which row of which cell is newest. Replicas whose digests agree show the same record;
@@ -264,11 +296,16 @@ impl Record {
     #[must_use]
     pub fn digest(&self) -> u64 {
         let base = self.base();
-        self.counters()
+        let digest = self
+            .counters()
             .filter(|cell| cell.base >= base)
             .fold(mix(mix(0, base.hlc.0), base.node), |digest, cell| {
                 mix(mix(mix(digest, cell.actor), cell.version.hlc.0), cell.version.node)
-            })
+            });
+        // An actor's sibling cell is another one than its counter.
+        self.sibling_cells().fold(digest, |digest, cell| {
+            mix(mix(mix(digest, !cell.actor), cell.version.hlc.0), cell.version.node)
+        })
     }
 
     /// A 64-bit digest of what replicas must agree on of a key when rows up to `horizon` are gone: as
@@ -280,7 +317,7 @@ impl Record {
     pub fn state_digest(&self, horizon: Version) -> Option<u64> {
         let record = self.under_horizon(horizon);
         let base = record.base();
-        if base <= horizon && !record.counters().any(|cell| cell.base >= base) {
+        if base <= horizon && !record.counters().any(|cell| cell.base >= base) && !record.has_siblings() {
             return None;
         }
         let expiry = record.register().and_then(|register| register.expiry);
@@ -297,7 +334,7 @@ impl Record {
         if self.is_absent() {
             return other.clone();
         }
-        if !self.has_counters() && !other.has_counters() {
+        if self.is_plain() && other.is_plain() {
             return match (self.register(), other.register()) {
                 (own, Some(theirs)) if own.is_none_or(|own| own.yields_to(&theirs)) => other.clone(),
                 _ => self.clone(),
@@ -312,14 +349,16 @@ impl Record {
     /// is at least a tombstone of that version. [`Version::ZERO`] is no horizon.
     #[must_use]
     pub fn under_horizon(&self, horizon: Version) -> Record {
+        let mut cells = self.counters().map(|c| c.version).chain(self.all_sibling_cells().map(|c| c.version));
         if horizon == Version::ZERO
             || self.is_ghost()
-            || self.base() > horizon && self.counters().all(|c| c.version > horizon)
+            || self.base() > horizon && cells.all(|version| version > horizon)
         {
             return self.clone();
         }
         let mut builder = RecordBuilder::from(self);
         builder.counters.retain(|cell| cell.version > horizon);
+        builder.siblings.retain(|cell| cell.version > horizon);
         if self.base() <= horizon {
             builder.register = Some(Register { version: horizon, expiry: None, value: None });
         }
@@ -331,6 +370,9 @@ impl Record {
     /// asked: replicas that hold the same rows agree.
     #[must_use]
     pub fn is_dead_at(&self, horizon: Hlc) -> bool {
+        if self.has_siblings() {
+            return self.siblings_are_dead_at(horizon);
+        }
         let Some(register) = self.register().filter(|r| r.version.hlc <= horizon && !self.is_ghost()) else {
             return false;
         };
@@ -342,7 +384,8 @@ impl Record {
 
     /// The record as it stands when what is dead at `horizon` is forgotten: the register and every older row are gone.
     /// What is left of a key that is dead as a whole is its *ghost*, which has the digest of [`Record::ABSENT`] and no
-    /// row, but counts as expired, so that an increment begins a new register.
+    /// row, but counts as expired (its expiry says at which horizon), so that an increment begins a new register, and
+    /// siblings a new base.
     #[must_use]
     pub fn without_dead(&self, horizon: Hlc) -> Record {
         if !self.is_dead_at(horizon) {
@@ -350,8 +393,9 @@ impl Record {
         }
         let mut builder = RecordBuilder::from(self);
         builder.counters.retain(|cell| cell.version.hlc > horizon);
-        builder.register =
-            Some(Register { version: Version::ZERO, expiry: Some(UnixMillis(0)), value: None });
+        builder.siblings.retain(|cell| cell.version.hlc > horizon);
+        let expiry = Some(UnixMillis(horizon.millis()));
+        builder.register = Some(Register { version: Version::ZERO, expiry, value: None });
         builder.build()
     }
 
@@ -377,25 +421,49 @@ impl Record {
             expiry: None,
             body: Body::Counter { base: cell.base, sum: cell.sum },
         });
-        register.into_iter().chain(counters)
+        let siblings = self.all_sibling_cells().map(move |cell| Row {
+            key,
+            cell: Cell::Siblings { actor: cell.actor },
+            version: cell.version,
+            expiry: None,
+            body: Body::Siblings { base: cell.base, set: cell.set },
+        });
+        register.into_iter().chain(counters).chain(siblings)
     }
 
-    /// The rows of this record that `other` lacks or has an older version of: what a repair sends. Counter cells that
-    /// this record's register has voided for ever are left out.
+    /// The rows of this record that `other` lacks or has an older version of: what a repair sends. Cells that this
+    /// record's register has voided for ever are left out.
     pub fn rows_missing_in<'a>(
         &'a self,
         other: &'a Record,
         key: KeyRef<'a>,
     ) -> impl Iterator<Item = Row<'a>> + 'a {
-        let own_base = self.base();
-        self.rows(key).filter(move |row| match (row.cell, row.body) {
-            (Cell::Counter { .. }, Body::Counter { base, .. }) if base < own_base => false,
-            (Cell::Counter { actor }, _) => other
-                .counters()
-                .find(|cell| cell.actor == actor)
-                .is_none_or(|cell| cell.version < row.version),
-            (Cell::Register, _) => row.version > other.base(),
+        let (base, sibling_base) = (self.base(), self.sibling_base());
+        self.rows(key).filter(move |row| {
+            let is_void = match row.body {
+                Body::Counter { base: own, .. } => own < base,
+                Body::Siblings { base: own, .. } => own < sibling_base,
+                Body::Tombstone | Body::Value(_) => false,
+            };
+            !is_void && !other.covers(row)
         })
+    }
+
+    /// Whether whoever has this record need not be told `row`: it has the row, a newer one of the cell, or what makes
+    /// the row void.
+    #[must_use]
+    pub fn covers(&self, row: &Row<'_>) -> bool {
+        match (row.cell, row.body) {
+            (Cell::Register, _) => row.version <= self.base(),
+            (Cell::Counter { .. }, Body::Counter { base, .. }) if base < self.base() => true,
+            (Cell::Counter { actor }, _) => {
+                self.counters().any(|cell| cell.actor == actor && cell.version >= row.version)
+            }
+            (Cell::Siblings { actor }, Body::Siblings { base, set }) => {
+                self.covers_siblings(&SiblingCell { actor, version: row.version, base, set })
+            }
+            (Cell::Siblings { .. }, _) => true,
+        }
     }
 
     fn counter_count(&self) -> u16 {
@@ -411,116 +479,25 @@ impl Record {
 
     /// Where the value begins; `None` if the header claims more than there is.
     fn value_at(&self) -> Option<usize> {
-        let at = HEAD_BYTES + self.register_bytes() + usize::from(self.counter_count()) * COUNTER_BYTES;
+        let at = self.siblings_at() + self.sibling_bytes()?;
         (at <= self.encoded().len()).then_some(at)
+    }
+
+    /// Where the sibling cells begin, if there are any.
+    fn siblings_at(&self) -> usize {
+        HEAD_BYTES + self.register_bytes() + usize::from(self.counter_count()) * COUNTER_BYTES
     }
 }
 
 impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let counters: Vec<_> = self.counters().collect();
-        f.debug_struct("Record").field("register", &self.register()).field("counters", &counters).finish()
-    }
-}
-
-/// Collects rows of one key, in any order, keeping the newest of each cell.
-#[derive(Default)]
-pub struct RecordBuilder<'a> {
-    register: Option<Register<'a>>,
-    counters: Vec<CounterCell>,
-}
-
-impl<'a> From<&'a Record> for RecordBuilder<'a> {
-    fn from(record: &'a Record) -> Self {
-        RecordBuilder { register: record.register(), counters: record.counters().collect() }
-    }
-}
-
-impl<'a> RecordBuilder<'a> {
-    /// Takes `row` in, unless a newer row of its cell is there already. The row's key is not looked at.
-    pub fn add(&mut self, row: &Row<'a>) {
-        if let Some(register) = Register::of(row) {
-            self.add_register(register);
-        } else if let (Cell::Counter { actor }, Body::Counter { base, sum }) = (row.cell, row.body) {
-            self.add_counter(CounterCell { actor, version: row.version, base, sum });
+        let mut out = f.debug_struct("Record");
+        out.field("register", &self.register()).field("counters", &counters);
+        if self.has_sibling_cells() {
+            out.field("siblings", &self.all_sibling_cells().collect::<Vec<_>>());
         }
-    }
-
-    /// Takes every row of `record` in.
-    pub fn add_record(&mut self, record: &'a Record) {
-        if let Some(register) = record.register() {
-            self.add_register(register);
-        }
-        for cell in record.counters() {
-            self.add_counter(cell);
-        }
-    }
-
-    pub(crate) fn has_counters(&self) -> bool {
-        !self.counters.is_empty()
-    }
-
-    pub(crate) fn add_register(&mut self, register: Register<'a>) {
-        if self.register.is_none_or(|own| own.yields_to(&register)) {
-            self.register = Some(register);
-        }
-    }
-
-    pub(crate) fn add_counter(&mut self, cell: CounterCell) {
-        match self.counters.binary_search_by_key(&cell.actor, |c| c.actor) {
-            Ok(at) => {
-                if let Some(own) = self.counters.get_mut(at).filter(|own| own.version < cell.version) {
-                    *own = cell;
-                }
-            }
-            // A record counts its cells in 16 bits; a key gains one cell per node restart, so the bound is remote.
-            Err(at) if self.counters.len() < usize::from(u16::MAX) => self.counters.insert(at, cell),
-            Err(_) => {}
-        }
-    }
-
-    /// The register, unless it is a ghost beside counter cells, which count on its absence.
-    fn shown_register(&self) -> Option<Register<'a>> {
-        self.register.filter(|r| r.version > Version::ZERO || self.counters.is_empty())
-    }
-
-    /// Encodes what was collected.
-    #[must_use]
-    pub fn build(&self) -> Record {
-        let value = self.shown_register().and_then(|r| r.value).unwrap_or_default();
-        let mut out = Vec::with_capacity(HEAD_BYTES + 24 + self.counters.len() * COUNTER_BYTES + value.len());
-        self.encode_into(&mut out);
-        if out.is_empty() { Record::ABSENT } else { Record::whole(Arc::from(out)) }
-    }
-
-    /// Appends the encoded form of what was collected; nothing if that is nothing.
-    pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
-        if self.register.is_none() && self.counters.is_empty() {
-            return;
-        }
-        let register = self.shown_register();
-        let value = register.and_then(|r| r.value).unwrap_or_default();
-        let flags = register.map_or(0, |r| {
-            REGISTER
-                | if r.value.is_none() { TOMBSTONE } else { 0 }
-                | if r.expiry.is_some() { EXPIRY } else { 0 }
-        });
-        out.push(flags);
-        let count = u16::try_from(self.counters.len()).unwrap_or(u16::MAX);
-        out.extend_from_slice(&count.to_le_bytes());
-        if let Some(register) = register {
-            put_version(out, register.version);
-            if let Some(expiry) = register.expiry {
-                out.extend_from_slice(&expiry.0.to_le_bytes());
-            }
-        }
-        for cell in &self.counters {
-            out.extend_from_slice(&cell.actor.to_le_bytes());
-            put_version(out, cell.version);
-            put_version(out, cell.base);
-            out.extend_from_slice(&cell.sum.to_le_bytes());
-        }
-        out.extend_from_slice(value);
+        out.finish()
     }
 }
 
@@ -558,6 +535,3 @@ pub(crate) fn mix(state: u64, word: u64) -> u64 {
     x ^= x >> 33;
     x.wrapping_mul(0xc4ce_b9fe_1a85_ec53)
 }
-
-#[cfg(test)]
-mod tests;

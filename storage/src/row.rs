@@ -13,6 +13,11 @@ pub enum Cell {
         /// The node incarnation that owns the cell.
         actor: u64,
     },
+    /// The values of the key as one actor knows them ([`crate::siblings`]). Only that actor writes it.
+    Siblings {
+        /// The node incarnation that owns the cell.
+        actor: u64,
+    },
 }
 
 /// What a row says about its cell.
@@ -29,6 +34,15 @@ pub enum Body<'a> {
         base: Version,
         /// Sum of the actor's increments on that base, modulo 2^64.
         sum: i64,
+    },
+    /// A sibling set on top of the register row of version `base` ([`Version::ZERO`] when there was none). Only in a
+    /// [`Cell::Siblings`].
+    Siblings {
+        /// The register version that the set stands on; sets on an older base than another's are void. No greater than
+        /// the row's own version.
+        base: Version,
+        /// The encoded [`crate::siblings::SiblingSet`]. Each row of the cell descends from those before it.
+        set: &'a [u8],
     },
 }
 
@@ -51,6 +65,10 @@ impl Row<'_> {
     /// Bytes of the row's value, and no fewer than its record takes beside them.
     pub(crate) fn bytes(&self) -> usize {
         const RECORD_HEAD_BYTES: usize = 27;
-        RECORD_HEAD_BYTES + if let Body::Value(value) = self.body { value.len() } else { 0 }
+        RECORD_HEAD_BYTES
+            + match self.body {
+                Body::Value(bytes) | Body::Siblings { set: bytes, .. } => bytes.len(),
+                Body::Tombstone | Body::Counter { .. } => 0,
+            }
     }
 }

@@ -82,6 +82,8 @@ pub(crate) fn count(
 /// What [`each_key`] shows: a key that is looked for, or only that another one was passed.
 pub(crate) struct Seen<'a> {
     pub(crate) found: Option<(KeyRef<'a>, Record)>,
+    /// How many sibling cells the key has, those that its record leaves out included.
+    pub(crate) sibling_cells: usize,
     /// How many keys were passed, wanted or not.
     pub(crate) keys: usize,
 }
@@ -176,8 +178,9 @@ impl Walker<'_> {
         self.keys += 1;
         let key = current.shared.get(current.key_at..).unwrap_or_default();
         let key = KeyRef { db: current.db, key, position: current.position };
+        let sibling_cells = current.found.as_ref().map_or(0, Found::sibling_cells);
         let found = current.found.take().map(|found| (key, found.into_record()));
-        if !(self.visit)(Seen { found, keys: self.keys }) {
+        if !(self.visit)(Seen { found, sibling_cells, keys: self.keys }) {
             self.enough = true;
         }
     }

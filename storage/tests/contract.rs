@@ -10,7 +10,8 @@
 mod common;
 
 use common::{Disk, commit, contract, count, delete, expiring, in_db, set, version};
-use gyre_storage::{KeyRef, PREFIX_END, Record, Store, UnixMillis, Version, View};
+use gyre_storage::siblings::{Dot, PLAIN, Sibling, SiblingSet, VersionVector};
+use gyre_storage::{Body, Cell, KeyRef, PREFIX_END, Record, Row, Store, UnixMillis, Version, View};
 
 const NOW: UnixMillis = UnixMillis(1_000);
 
@@ -20,6 +21,8 @@ contract!(
     keys_that_are_prefixes_of_each_other_stay_apart,
     databases_stay_apart,
     counter_cells_merge_with_the_register,
+    sibling_cells_join_and_yield_to_a_newer_register,
+    sibling_cells_survive_reopening_and_compaction,
     many_old_versions_are_stepped_over,
     scan_gives_every_key_once_in_pages,
     scan_pages_end_on_prefix_borders_and_make_progress,
@@ -126,6 +129,77 @@ fn counter_cells_merge_with_the_register(disk: &Disk) {
             assert_eq!(record, read(&store, &key));
         }
     }
+}
+
+/// `values` as siblings of `actor`, of events up to `newest`, which has seen `seen`.
+fn siblings<'a>(
+    key: &'a [u8],
+    actor: u64,
+    hlc: u64,
+    base: Version,
+    seen: &[(u64, u64)],
+    values: &[(u64, &'a [u8])],
+) -> Row<'a> {
+    let mut context = VersionVector::default();
+    seen.iter().for_each(|&(actor, event)| context.see(Dot { event, actor }));
+    let mut known = SiblingSet::default();
+    known.discard(&context);
+    for &(event, value) in values {
+        known.put(Sibling { dot: Dot { event, actor }, expiry: None, value });
+    }
+    let mut bytes = Vec::new();
+    known.encode(&mut bytes);
+    let body = Body::Siblings { base, set: Vec::leak(bytes) };
+    Row { cell: Cell::Siblings { actor }, body, ..set(key, hlc, b"") }
+}
+
+fn shown(record: &Record) -> Vec<String> {
+    let text = |view| match view {
+        View::Bytes(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+        View::Integer(number) => number.to_string(),
+    };
+    record.siblings(NOW).into_iter().map(|sibling| text(sibling.value)).collect()
+}
+
+fn sibling_cells_join_and_yield_to_a_newer_register(disk: &Disk) {
+    for (cache, key) in [(0, &b"uncached"[..]), (8 << 20, b"cached")] {
+        let store = disk.open_with(|options| options.row_cache_bytes = cache).unwrap();
+        let base = version(5, 1);
+        commit(&store, &[set(key, 5, b"plain")]);
+        commit(&store, &[siblings(key, 1, 6, base, &[], &[(6, b"one")])]);
+        assert_eq!(shown(&read(&store, key)), ["one", "plain"], "nobody has seen the plain value");
+        commit(&store, &[siblings(key, 2, 7, base, &[(PLAIN, 5)], &[(7, b"two")])]);
+        assert_eq!(shown(&read(&store, key)), ["two", "one"]);
+        assert_eq!(value(&store, key).as_deref(), Some(&b"two"[..]), "a plain read shows the newest");
+        assert_eq!(read(&store, key).sibling_cells().count(), 2);
+        commit(&store, &[siblings(key, 1, 8, base, &[(PLAIN, 5), (1, 6), (2, 7)], &[(8, b"both")])]);
+        assert_eq!(shown(&read(&store, key)), ["both"]);
+        assert_eq!(read(&store, key).sibling_cells().count(), 1, "a cell that says nothing new is void");
+        let newer = siblings(key, 3, 11, version(10, 1), &[], &[(11, b"newer")]);
+        commit(&store, &[newer]);
+        assert_eq!(shown(&read(&store, key)), ["newer"], "its register may still come");
+        commit(&store, &[delete(key, 9)]);
+        assert_eq!(shown(&read(&store, key)), ["newer"]);
+        commit(&store, &[set(key, 12, b"again")]);
+        assert_eq!(shown(&read(&store, key)), ["again"]);
+        assert!(read(&store, key).is_plain());
+    }
+}
+
+fn sibling_cells_survive_reopening_and_compaction(disk: &Disk) {
+    let store = disk.open();
+    commit(&store, &[siblings(b"k", 1, 6, Version::ZERO, &[], &[(6, b"a")])]);
+    commit(&store, &[siblings(b"k", 2, 7, Version::ZERO, &[], &[(7, b"b")])]);
+    commit(&store, &[siblings(b"k", 1, 8, Version::ZERO, &[], &[(6, b"a"), (8, b"c")])]);
+    let before = read(&store, b"k");
+    assert_eq!(shown(&before), ["c", "b", "a"]);
+    assert_eq!(store.count_keys(0, 0, PREFIX_END, NOW).unwrap(), 1);
+    store.compact().unwrap();
+    drop(store);
+    let store = disk.open();
+    assert_eq!(read(&store, b"k"), before);
+    let page = store.scan(Some(0), 0, PREFIX_END, 10, 1 << 20, false).unwrap();
+    assert_eq!(page.entries, [(0, b"k".to_vec(), before)]);
 }
 
 fn many_old_versions_are_stepped_over(disk: &Disk) {

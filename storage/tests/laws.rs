@@ -11,6 +11,7 @@
 mod common;
 
 use common::{Disk, commit, set, version};
+use gyre_storage::siblings::{Dot, Sibling, SiblingSet, VersionVector};
 use gyre_storage::{
     Body, Cell, KeyRef, PREFIX_END, Record, Row, Store, SweepPass, UnixMillis, Version, View,
 };
@@ -32,13 +33,14 @@ fn any_row() -> impl Strategy<Value = Row<'static>> {
 }
 
 fn unswept_row() -> impl Strategy<Value = Row<'static>> {
-    (0..2u8, 0..KEYS.len(), 0..4u64, 0..12u64, 0..3u64).prop_map(|(db, key, kind, hlc, node)| {
-        let version = version(hlc + 1, 4 * node + kind);
+    (0..2u8, 0..KEYS.len(), 0..5u64, 0..12u64, 0..3u64).prop_map(|(db, key, kind, hlc, node)| {
+        let version = version(hlc + 1, 5 * node + kind);
         let expiry = (hlc % 3 == 0).then_some(UnixMillis(hlc * 100));
         let plain = Row { key: KeyRef::new(db, KEYS[key]), version, ..set(b"", 0, b"") };
         match kind {
             0 => Row { body: Body::Tombstone, ..plain },
             1 => Row { body: Body::Value(VALUES[hlc as usize % 4]), expiry, ..plain },
+            4 => siblings(plain, node + 1, hlc + 1),
             actor => {
                 let base = common::version(hlc / 2, 1);
                 let body = Body::Counter { base, sum: hlc as i64 - 5 };
@@ -46,6 +48,21 @@ fn unswept_row() -> impl Strategy<Value = Row<'static>> {
             }
         }
     })
+}
+
+/// The row of `actor`'s sibling cell at clock `hlc`, in a history in which everyone writes with what others have written
+/// until three ticks before, on bases that rise.
+fn siblings(plain: Row<'static>, actor: u64, hlc: u64) -> Row<'static> {
+    let mut seen = VersionVector::default();
+    (1..4).for_each(|other| seen.see(Dot { event: hlc.saturating_sub(3), actor: other }));
+    let mut set = SiblingSet::default();
+    set.discard(&seen);
+    let value = VALUES[hlc as usize % 4];
+    set.put(Sibling { dot: Dot { event: hlc, actor }, expiry: None, value });
+    let mut bytes = Vec::new();
+    set.encode(&mut bytes);
+    let body = Body::Siblings { base: version(hlc / 2, 1), set: Vec::leak(bytes) };
+    Row { cell: Cell::Siblings { actor }, body, ..plain }
 }
 
 fn apply(store: &Store, rows: &[Row<'_>], cuts: usize) {

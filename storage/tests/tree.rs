@@ -24,6 +24,7 @@ contract!(
     horizon_is_counted_also_after_reopening,
     forgotten_rows_are_counted_no_more,
     deep_slots_are_cut_and_merged_again,
+    single_rows_of_deep_slots_are_followed,
     refresh_goes_on_where_it_left_off,
     states_and_records_of_a_range_come_in_pages,
     trees_survive_reopening_without_hashing,
@@ -200,6 +201,30 @@ fn deep_slots_are_cut_and_merged_again(disk: &Disk) {
     check(&store);
     assert_eq!(total(&store).keys, 94);
     assert!(store.tree_stats().leaves <= 4, "{:?}", store.tree_stats());
+}
+
+fn single_rows_of_deep_slots_are_followed(disk: &Disk) {
+    for keys in [150, 1_500, 3_000] {
+        let store = disk.open();
+        let names: Vec<String> = (0..keys).map(|n| format!("{{t}}{n}")).collect();
+        let rows: Vec<Row<'_>> = names.iter().map(|key| set(key.as_bytes(), 5, b"v")).collect();
+        commit(&store, &rows);
+        check(&store);
+        for change in 0..12u64 {
+            let name = names[change as usize * 37 % names.len()].as_bytes();
+            let hashed = store.tree_stats().segments_hashed;
+            match change % 3 {
+                0 => commit(&store, &[set(name, 10_000 * keys + change, b"w")]),
+                1 => {
+                    let key = KeyRef::new(0, name);
+                    assert!(store.forget(key, &read(&store, key)).unwrap());
+                }
+                _ => commit(&store, &[count(name, 9, 10_000 * keys + change, version(5, 1), 1)]),
+            }
+            check(&store);
+            assert_eq!(store.tree_stats().segments_hashed, hashed + 1);
+        }
+    }
 }
 
 fn refresh_goes_on_where_it_left_off(disk: &Disk) {

@@ -16,7 +16,9 @@ mod expiry;
 mod forming;
 mod operator;
 mod outages;
+mod repair;
 mod security;
+mod siblings;
 #[path = "../support/mod.rs"]
 mod support;
 mod whole_keyspace;

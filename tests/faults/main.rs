@@ -14,7 +14,9 @@
     reason = "what does not hold fails the test"
 )]
 
+mod cart;
 mod clocks;
+mod drift;
 mod ledger;
 mod links;
 mod load;

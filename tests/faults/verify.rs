@@ -86,7 +86,7 @@ impl Expected {
 }
 
 /// Keys of which some replica holds something else than the others, or says nothing.
-fn disagreeing(client: &mut Client, keys: &[String]) -> Vec<String> {
+pub(crate) fn disagreeing(client: &mut Client, keys: &[String]) -> Vec<String> {
     let replies = ask(client, keys.iter().map(|key| format!("GYRE REPLICAS {key}")));
     let disagree = |reply: &Reply| reply.field("agree") != Some(&Reply::Integer(1));
     keys.iter().zip(replies).filter(|(_, reply)| disagree(reply)).map(|(key, _)| key.clone()).collect()

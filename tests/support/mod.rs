@@ -1,6 +1,7 @@
 //! What tests of real processes stand on: nodes, clients, waiting. Shared by `tests/blackbox` and `tests/faults`.
 #![allow(dead_code, reason = "each of the two uses what it needs")]
 
+pub(crate) mod cart;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod node;

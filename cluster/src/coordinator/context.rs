@@ -24,8 +24,9 @@ use crate::time::Now;
 pub struct CoordinatorConfig {
     /// This node.
     pub node: NodeId,
-    /// The actor of this node's counter cells. It must be new after every start that may have lost rows (an unclean
-    /// stop without `appendfsync always`): two rows of one actor, of which the newer knows less, lose increments.
+    /// The actor of this node's counter and sibling cells. It must be new after every start that may have lost rows (an
+    /// unclean stop without `appendfsync always`, a lost disk): two rows of one actor, of which the newer knows less,
+    /// lose increments and siblings. Not 0, which is [`gyre_storage::siblings::PLAIN`].
     pub actor: u64,
     /// How long a read, a write or a read-modify-write may take.
     pub timeout: Duration,

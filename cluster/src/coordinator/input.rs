@@ -21,7 +21,7 @@ use crate::time::Now;
 impl Coordinator {
     /// Takes in a message of peer `from`: an answer to a request of this worker (which came by the link the request
     /// went), or a request, whose answer goes to `link`. Messages that are the shell's own business (Topology, Forming,
-    /// Gossip, Ping, Pong) are not looked at.
+    /// Gossip, Exchange, Ping, Pong) are not looked at.
     pub fn receive<S: Shell>(
         &mut self,
         shell: &mut S,

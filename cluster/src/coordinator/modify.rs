@@ -5,7 +5,11 @@
 //! that of a blind write, for the last acknowledgements and the hints of those that do not come.
 //!
 //! Increments have a shorter way, in one round ([`AddRound`]), and fall back to the general one.
+//!
+//! Changes with a context (siblings) go the general way, and write this node's own cell, as increments do: so they take
+//! what this node holds into account, whoever answers the read, and keep the lock until the row is stored here.
 
+use gyre_storage::siblings::Dot;
 use gyre_storage::{KeyRef, Record, Version};
 
 use super::add::{AddEnd, AddRound};
@@ -17,7 +21,7 @@ use super::shell::Shell;
 use super::write::WriteRound;
 use crate::level::{Quorum, Verdict};
 use crate::message::{Levels, Reason};
-use crate::modify::{self, Modify, ModifyReply};
+use crate::modify::{self, Modify, ModifyError, ModifyReply};
 use crate::node::NodeId;
 use crate::outcome::{Failure, Outcome};
 
@@ -25,6 +29,8 @@ use crate::outcome::{Failure, Outcome};
 #[derive(Debug)]
 enum Change {
     Add(i64),
+    /// With a context.
+    Siblings(Vec<u8>),
     Other(Vec<u8>),
 }
 
@@ -35,13 +41,18 @@ impl Change {
         }
         let mut encoded = Vec::new();
         modify.encode(&mut encoded);
-        Change::Other(encoded)
+        if modify.has_context() { Change::Siblings(encoded) } else { Change::Other(encoded) }
+    }
+
+    /// Whether it may write a cell that only this node writes, from what this node holds.
+    fn writes_own_cell(&self) -> bool {
+        !matches!(self, Change::Other(_))
     }
 
     fn modify(&self) -> Modify<'_> {
         match self {
             Change::Add(delta) => Modify::Add { delta: *delta },
-            Change::Other(encoded) => {
+            Change::Siblings(encoded) | Change::Other(encoded) => {
                 Modify::decode(encoded).expect("a read-modify-write reads back what it wrote")
             }
         }
@@ -53,7 +64,7 @@ impl Change {
 enum Phase {
     /// Waiting for the key's lock.
     Locking,
-    /// An increment waiting for this node's record.
+    /// Waiting for this node's record, which has its own cell.
     Recalling,
     /// An increment in its single round.
     Adding(AddRound),
@@ -77,7 +88,9 @@ pub(crate) struct ModifyOp {
     round: u8,
     /// Whether the key's lock is held.
     is_locked: bool,
-    /// The round whose row of this node's own counter cell is on its way into the store. The lock is held until it is
+    /// What this node holds, if it may write its own sibling cell.
+    own: Record,
+    /// The round whose row of this node's own cell is on its way into the store. The lock is held until it is
     /// there, even when the client has its answer: whoever reads the cell next must see it.
     storing: Option<u8>,
     /// It has ended for whoever waits; only acknowledgements of its row are still awaited.
@@ -97,6 +110,7 @@ impl ModifyOp {
             phase: Phase::Locking,
             round: 0,
             is_locked: false,
+            own: Record::ABSENT,
             storing: None,
             is_finished: false,
             is_overdue: false,
@@ -123,20 +137,29 @@ impl ModifyOp {
     }
 
     fn begin<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
-        if !matches!(self.change, Change::Add(_)) {
+        if !self.change.writes_own_cell() {
             return self.read(cx);
         }
         if !cx.shell.accepts_rows() {
-            // Others would take this node's cell, but not this node: the next increment would count on from the older
-            // one, and undo this one where it was seen.
+            // Others would take this node's cell, but not this node: the next change would go on from the older one, and
+            // undo this one where it was seen.
             let needed = self.levels.write.needed(self.replicas.len());
             return Step::fail(Failure::Unavailable { needed, alive: 0 });
         }
         self.phase = Phase::Recalling;
         match cx.read_here(self.round, self.key.key()) {
-            Some(record) => self.add(cx, &record),
+            Some(record) => self.recalled(cx, record),
             None => Step::Pending,
         }
+    }
+
+    /// This node's record is known.
+    fn recalled<S: Shell>(&mut self, cx: &mut Context<'_, S>, record: Record) -> Step {
+        if let Change::Siblings(_) = self.change {
+            self.own = record;
+            return self.read(cx);
+        }
+        self.add(cx, &record)
     }
 
     /// Takes in an answer. An operation that has ended stays until this node's own cell is stored and its row settled.
@@ -238,7 +261,7 @@ impl ModifyOp {
             Phase::Locking => Step::Pending,
             Phase::Recalling if round != self.round || !cx.is_self(node) => Step::Pending,
             Phase::Recalling => match event {
-                Event::Found(record) => self.add(cx, &record),
+                Event::Found(record) => self.recalled(cx, record),
                 Event::Refused(_) => self.give_up(),
                 _ => Step::Pending,
             },
@@ -365,18 +388,23 @@ impl ModifyOp {
     }
 
     fn write<S: Shell>(&mut self, cx: &mut Context<'_, S>, record: &Record) -> Step {
-        let change = match modify::apply(&self.change.modify(), record, cx.now.wall, cx.env.config.actor) {
+        // Stand-ins need not have been asked, and this node may be one.
+        let record = &record.merge(&self.own);
+        let (change, version) = match self.apply(cx, record) {
             Err(refusal) => return Step::Finish(Outcome::Refused(refusal)),
             Ok(change) => change,
         };
+        if let Some(crowd) = change.crowd {
+            cx.env.statistics.count_crowd(crowd);
+            cx.shell.crowded(self.key.key(), crowd);
+        }
         let Some(row) = change.row else { return Step::Finish(Outcome::Modified(change.reply)) };
-        let version = cx.env.stamp_after(cx.now, record.newest_version());
         let needed = self.levels.write.needed(self.replicas.len());
         self.round += 1;
         let row = row.row(self.key.key(), version);
         let write = WriteRound::start(cx, self.replicas, needed, self.round, &row);
-        // The next increment starts from this node's own cell, so that must be the newest.
-        let write = if matches!(self.change, Change::Add(_)) {
+        // The next change of this node's own cell starts from it, so it must be the newest.
+        let write = if self.change.writes_own_cell() {
             self.storing = Some(self.round);
             write.requiring(cx.env.config.node)
         } else {
@@ -384,6 +412,28 @@ impl ModifyOp {
         };
         self.phase = Phase::Writing { write, reply: change.reply };
         self.advance_write()
+    }
+
+    /// What the change makes of `record`, and the version of its row.
+    fn apply<S: Shell>(
+        &self,
+        cx: &mut Context<'_, S>,
+        record: &Record,
+    ) -> Result<(modify::Change, Version), ModifyError> {
+        let (modify, actor) = (self.change.modify(), cx.env.config.actor);
+        if let Change::Siblings(_) = self.change {
+            // What a node whose clock is wrong has stamped is refused from its clients as it is from itself.
+            let context = modify::seen_in_context(&modify, &Record::ABSENT)?.hlc;
+            if context > cx.env.clock.now() && cx.env.clock.observe(context, cx.now.wall).is_err() {
+                return Err(ModifyError::ContextAhead);
+            }
+            let seen = modify::seen_in_context(&modify, record)?;
+            let version = cx.env.stamp_after(cx.now, seen);
+            let dot = Dot { event: version.hlc.0, actor };
+            return Ok((modify::apply_in_context(&modify, record, cx.now.wall, dot)?, version));
+        }
+        let change = modify::apply(&modify, record, cx.now.wall, actor)?;
+        Ok((change, cx.env.stamp_after(cx.now, record.newest_version())))
     }
 
     fn advance_write(&mut self) -> Step {

@@ -3,6 +3,7 @@
 use gyre_storage::{KeyRef, Record, Row, Version};
 
 use crate::message::{Message, RequestId, ScanRange};
+use crate::modify::Crowd;
 use crate::node::NodeId;
 use crate::outcome::Outcome;
 
@@ -129,6 +130,11 @@ pub trait Shell {
 
     /// The operation started with `tag` has ended. May come before the call that starts it returns.
     fn finish(&mut self, tag: Tag, outcome: Outcome);
+
+    /// A write of `key` with a context has left many siblings, or merged too many: the operator should know.
+    fn crowded(&mut self, key: KeyRef<'_>, crowd: Crowd) {
+        let _ = (key, crowd);
+    }
 
     /// No replica of the finished write `tag` will answer any more: `acked` of them have it, stand-ins included (they
     /// hold the row durably and hand it on). What WAIT counts;

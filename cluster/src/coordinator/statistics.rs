@@ -1,6 +1,7 @@
 //! What the coordinator counts.
 
 use crate::level::Consistency;
+use crate::modify::Crowd;
 use crate::outcome::{Failure, Outcome};
 
 /// Kinds of operation, as far as statistics go.
@@ -61,6 +62,12 @@ pub struct Statistics {
     pub counter_rounds_single: u64,
     /// Increments whose replicas disagreed, so that their records had to be fetched.
     pub counter_rounds_resolved: u64,
+    /// Writes with a context that left as many siblings as an operator should hear of.
+    pub siblings_many: u64,
+    /// Writes with a context that kept only the newest sibling, since there were too many.
+    pub siblings_merged: u64,
+    /// Siblings that these dropped.
+    pub siblings_dropped: u64,
     /// Read-modify-writes sent to the key's primary on another node.
     pub forwarded: u64,
     /// Rows written with nodes standing in for replicas that were down.
@@ -82,6 +89,16 @@ impl Statistics {
             .and_then(|levels| levels.get(level as usize))
             .copied()
             .unwrap_or_default()
+    }
+
+    pub(crate) fn count_crowd(&mut self, crowd: Crowd) {
+        match crowd {
+            Crowd::Many { .. } => self.siblings_many += 1,
+            Crowd::Merged { dropped } => {
+                self.siblings_merged += 1;
+                self.siblings_dropped += dropped as u64;
+            }
+        }
     }
 
     pub(crate) fn count(&mut self, operation: Operation, level: Consistency, outcome: &Outcome) {

@@ -319,14 +319,15 @@ impl Handoff {
         stats.iter().map(status).collect()
     }
 
-    /// This node only stood in, and keeps no counter cell of its own in the record: who counts on with a cell must find
-    /// it, with its register, where it was left ([`crate::coordinator`]). Cells that the register has voided do not
-    /// matter.
+    /// This node only stood in, and has written no cell of its own in the record: who goes on with a cell must find it,
+    /// with its register, where it was left ([`crate::coordinator`]). Cells that the register has voided do not matter.
+    /// A sibling cell of its own may be void beside another's that has seen it, and still be what it must go on from.
     fn may_forget(&self, hint: &Hint, record: &Record) -> bool {
         let (node, actor) = (self.config.node, self.config.actor);
         let is_foreign = !self.ring.members().is_empty() && !self.ring.is_replica(node, hint.key().slot());
         let counts_here = record.counters().any(|cell| cell.actor == actor && cell.base >= record.base());
-        is_foreign && !record.is_absent() && !counts_here
+        let writes_here = record.has_siblings() && record.sibling_state().set.seen().of(actor) > 0;
+        is_foreign && !record.is_absent() && !counts_here && !writes_here
     }
 
     /// Notes the stamp of hints now and then, and takes the one of long enough ago.

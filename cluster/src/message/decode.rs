@@ -1,6 +1,7 @@
 //! Reading messages: bytes from a peer give a message or an error, never a panic, and nothing is allocated that
 //! the bytes received do not pay for.
 
+use gyre_storage::siblings::SiblingSet;
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
 
 use super::{
@@ -65,6 +66,7 @@ impl<'a> Reader<'a> {
             kind::TOPOLOGY => Message::Topology { bytes: self.rest() },
             kind::FORMING => Message::Forming { bytes: self.rest() },
             kind::GOSSIP => Message::Gossip { bytes: self.rest() },
+            kind::EXCHANGE => Message::Exchange { bytes: self.rest() },
             kind::PING => Message::Ping { nonce: self.u64()? },
             kind::PONG => {
                 let nonce = self.u64()?;
@@ -95,6 +97,12 @@ impl<'a> Reader<'a> {
             flag::COUNTER => {
                 let cell = Cell::Counter { actor: self.u64()? };
                 (cell, Body::Counter { base: self.version()?, sum: i64::from_le_bytes(self.array()?) })
+            }
+            flag::SIBLINGS => {
+                let cell = Cell::Siblings { actor: self.u64()? };
+                let (base, set) = (self.version()?, self.rest());
+                SiblingSet::decode(set).map_err(|_| DecodeError::Malformed)?;
+                (cell, Body::Siblings { base, set })
             }
             _ => return Err(DecodeError::Malformed),
         };

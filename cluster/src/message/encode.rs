@@ -73,6 +73,7 @@ impl Message<'_> {
             Message::Topology { .. } => out.push(kind::TOPOLOGY),
             Message::Forming { .. } => out.push(kind::FORMING),
             Message::Gossip { .. } => out.push(kind::GOSSIP),
+            Message::Exchange { .. } => out.push(kind::EXCHANGE),
             Message::Ping { nonce } => put_kind(out, kind::PING, RequestId(*nonce)),
             Message::Pong { nonce, reading } => {
                 put_kind(out, kind::PONG, RequestId(*nonce));
@@ -94,9 +95,13 @@ impl Message<'_> {
     #[must_use]
     pub fn tail(&self) -> &[u8] {
         match self {
-            Message::Apply { row: Row { body: Body::Value(value), .. }, .. } => value,
+            Message::Apply { row: Row { body: Body::Value(value), .. }, .. }
+            | Message::Apply { row: Row { body: Body::Siblings { set: value, .. }, .. }, .. } => value,
             Message::Found { record, .. } | Message::Repair { record, .. } => record.encoded(),
-            Message::Topology { bytes } | Message::Forming { bytes } | Message::Gossip { bytes } => bytes,
+            Message::Topology { bytes }
+            | Message::Forming { bytes }
+            | Message::Gossip { bytes }
+            | Message::Exchange { bytes } => bytes,
             _ => &[],
         }
     }
@@ -120,6 +125,7 @@ fn put_apply(
         Body::Tombstone => flag::TOMBSTONE,
         Body::Value(_) => 0,
         Body::Counter { .. } => flag::COUNTER,
+        Body::Siblings { .. } => flag::SIBLINGS,
     };
     let expiry = if row.expiry.is_some() { flag::EXPIRY } else { 0 };
     let hint = if hints.is_empty() { 0 } else { flag::HINT };
@@ -133,10 +139,17 @@ fn put_apply(
         out.push(u8::try_from(hints.ids().len()).unwrap_or(u8::MAX));
         out.extend_from_slice(hints.ids().as_flattened());
     }
-    if let (Cell::Counter { actor }, Body::Counter { base, sum }) = (row.cell, row.body) {
-        put_u64(out, actor);
-        put_version(out, base);
-        out.extend_from_slice(&sum.to_le_bytes());
+    match (row.cell, row.body) {
+        (Cell::Counter { actor }, Body::Counter { base, sum }) => {
+            put_u64(out, actor);
+            put_version(out, base);
+            out.extend_from_slice(&sum.to_le_bytes());
+        }
+        (Cell::Siblings { actor }, Body::Siblings { base, .. }) => {
+            put_u64(out, actor);
+            put_version(out, base);
+        }
+        _ => {}
     }
 }
 

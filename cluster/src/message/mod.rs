@@ -26,6 +26,7 @@
 //! | 22 | Pong | nonce, then nothing or: wall clock u64, time: option of u64 |
 //! | 23 | Gossip | the step |
 //! | 24 | KeepHint | target, version missed, key |
+//! | 25 | Exchange | the step |
 //!
 //! A key is its database (1 byte), its length (4 bytes) and its bytes. Kinds are never reused. A node meets kinds
 //! it does not know while a cluster is upgraded node by node: [`DecodeError::UnknownKind`] tells them from damage.
@@ -310,6 +311,11 @@ pub enum Message<'a> {
         /// The encoded step.
         bytes: &'a [u8],
     },
+    /// A step of anti-entropy ([`crate::repair`]). For the shell, not for the coordinator.
+    Exchange {
+        /// The encoded step.
+        bytes: &'a [u8],
+    },
     /// Are you there? For the shell, not for the coordinator.
     Ping {
         /// Comes back in the answer.
@@ -378,6 +384,7 @@ pub(crate) mod kind {
     pub(crate) const PONG: u8 = 22;
     pub(crate) const GOSSIP: u8 = 23;
     pub(crate) const KEEP_HINT: u8 = 24;
+    pub(crate) const EXCHANGE: u8 = 25;
 }
 
 /// Flags of an Apply.
@@ -387,6 +394,7 @@ pub(crate) mod flag {
     pub(crate) const TOMBSTONE: u8 = 4;
     pub(crate) const COUNTER: u8 = 8;
     pub(crate) const HINT: u8 = 16;
+    pub(crate) const SIBLINGS: u8 = 32;
 }
 
 /// Codes of a [`Reason`].

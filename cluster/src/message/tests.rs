@@ -1,10 +1,12 @@
 //! Messages survive the wire, and no bytes hurt the decoder.
 
+use gyre_storage::siblings::{Dot, Sibling, SiblingSet, VersionVector};
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
 use proptest::prelude::*;
 
 use super::{ClockReading, DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange};
 use crate::level::{Consistency, Quorums};
+use crate::modify::context::CausalContext;
 use crate::modify::{Modify, ModifyError, ModifyReply};
 use crate::node::NodeId;
 
@@ -21,12 +23,13 @@ fn version() -> impl Strategy<Value = Version> {
 fn record() -> impl Strategy<Value = Record> {
     let register = (version(), any::<Option<u64>>(), prop::option::of(bytes()));
     let counters = prop::collection::vec((any::<u64>(), version(), version(), any::<i64>()), 0..3);
-    (prop::option::of(register), counters).prop_map(|(register, counters)| {
+    let siblings = prop::collection::vec((1..u64::MAX, version(), version(), bytes()), 0..3);
+    (prop::option::of(register), counters, siblings).prop_map(|(register, counters, siblings)| {
         let register = register.map_or(Record::ABSENT, |(version, expiry, value)| {
             let expiry = expiry.filter(|_| value.is_some()).map(UnixMillis);
             Record::of_register(version, expiry, value.as_deref())
         });
-        counters.into_iter().fold(register, |record, (actor, version, base, sum)| {
+        let counted = counters.into_iter().fold(register, |record, (actor, version, base, sum)| {
             record.merge(&Record::of_row(&Row {
                 key: KeyRef::new(0, b""),
                 cell: Cell::Counter { actor },
@@ -34,8 +37,26 @@ fn record() -> impl Strategy<Value = Record> {
                 expiry: None,
                 body: Body::Counter { base, sum },
             }))
+        });
+        siblings.into_iter().fold(counted, |record, (actor, version, base, value)| {
+            record.merge(&Record::of_row(&Row {
+                key: KeyRef::new(0, b""),
+                cell: Cell::Siblings { actor },
+                version,
+                expiry: None,
+                body: Body::Siblings { base, set: &set(actor, &value) },
+            }))
         })
     })
+}
+
+/// An encoded set of one value.
+fn set(actor: u64, value: &[u8]) -> Vec<u8> {
+    let mut set = SiblingSet::default();
+    set.put(Sibling { dot: Dot { event: 7, actor }, expiry: None, value });
+    let mut bytes = Vec::new();
+    set.encode(&mut bytes);
+    bytes
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -47,7 +68,7 @@ type Parts = (u8, u64, (u8, Vec<u8>), Record, Version, (Vec<u8>, Option<u64>, bo
 
 fn parts() -> impl Strategy<Value = Parts> {
     let rest = (bytes(), any::<Option<u64>>(), any::<bool>(), any::<u64>());
-    (0u8..32, any::<u64>(), (any::<u8>(), bytes()), record(), version(), rest)
+    (0u8..34, any::<u64>(), (any::<u8>(), bytes()), record(), version(), rest)
 }
 
 fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
@@ -59,6 +80,11 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
     let ids = vec![number.to_le_bytes(); value.len() % 8];
     let hints = HintTargets::new(&ids).unwrap();
     let counter = Body::Counter { base: version, sum: -1 };
+    let set = set(number | 1, value);
+    let mut context = Vec::new();
+    let mut seen = VersionVector::default();
+    seen.see(Dot { event: number | 1, actor: *id });
+    CausalContext { base: version, seen }.encode(&mut context);
     check(match kind {
         0 => {
             let row = row(Cell::Register, Body::Value(value), expiry);
@@ -106,6 +132,20 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
         27 => Message::Gossip { bytes: value },
         28 => Message::Ping { nonce: *number },
         29 => Message::KeepHint { target: NodeId(*number), key, missed: version },
+        30 => Message::Exchange { bytes: value },
+        31 => {
+            let body = Body::Siblings { base: version, set: &set };
+            let row = row(Cell::Siblings { actor: *number }, body, None);
+            Message::Apply { request, row, want_digest: *choice, hints }
+        }
+        32 => {
+            let levels = Levels::from((Consistency::Quorum, Consistency::One));
+            let modify = match choice {
+                true => Modify::SetSibling { context: &context, value, expiry },
+                false => Modify::DeleteSiblings { context: &context },
+            };
+            Message::Modify { request, key, levels, modify }
+        }
         _ => {
             let reading = ClockReading { wall_us: number.wrapping_mul(3), time_us: *option };
             Message::Pong { nonce: *number, reading: (*choice).then_some(reading) }

@@ -8,7 +8,7 @@ use super::{Change, Live, ModifyError, ModifyReply, NewBody, NewRow};
 /// Adds `delta` to the actor's own cell on the present base.
 ///
 /// A register that has expired still is the newest register, and nothing counts on it; adding to such a key
-/// therefore starts a new register, like SET.
+/// therefore starts a new register, like SET. So does adding to a key with siblings, whose newest is the number.
 pub(super) fn add(record: &Record, now: UnixMillis, actor: u64, delta: i64) -> Result<Change, ModifyError> {
     let present = match record.view(now) {
         None => 0,
@@ -17,8 +17,9 @@ pub(super) fn add(record: &Record, now: UnixMillis, actor: u64, delta: i64) -> R
     };
     let value = present.checked_add(delta).ok_or(ModifyError::Overflow)?;
     let reply = ModifyReply::Integer(value);
-    if record.register().is_some_and(|register| register.is_expired(now)) {
-        return Ok(Change::write(NewRow::register(value.to_string().into_bytes(), None, now), reply));
+    if record.has_siblings() || record.register().is_some_and(|register| register.is_expired(now)) {
+        let expiry = record.expiry(now);
+        return Ok(Change::write(NewRow::register(value.to_string().into_bytes(), expiry, now), reply));
     }
     let base = record.base();
     let own = record.counters().find(|cell| cell.actor == actor && cell.base == base);

@@ -45,5 +45,5 @@ pub(super) fn get_expire(live: Option<Live<'_>>, now: UnixMillis, expiry: Expiry
         ExpiryChange::At(at) => Some(at),
     };
     let row = (new_expiry != live.expiry).then(|| NewRow::register(value.clone(), new_expiry, now));
-    Change { row, reply: ModifyReply::Bytes(value) }
+    Change { row, reply: ModifyReply::Bytes(value), crowd: None }
 }

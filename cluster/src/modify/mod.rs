@@ -7,14 +7,19 @@
 //! Counters: while a key is only added to, each actor keeps its own [`Cell::Counter`] and the value is register
 //! plus sums ([`Record::view`]). Every other change of such a key materialises the value in a new register row,
 //! whose version voids the counters of the old one.
+//!
+//! Siblings: changes with a context write the actor's own [`Cell::Siblings`]. All others see the newest sibling as the
+//! key's value and write a register row, which replaces all siblings.
 
 mod bits;
+pub mod context;
 mod counter;
 mod expiry;
 mod extended;
 mod natural;
 mod range;
 mod set;
+mod siblings;
 #[cfg(test)]
 #[expect(
     clippy::cast_possible_truncation,
@@ -27,8 +32,10 @@ mod wire;
 
 use std::borrow::Cow;
 
+use gyre_storage::siblings::Dot;
 use gyre_storage::{Body, Cell, KeyRef, Record, Row, UnixMillis, Version, View};
 
+pub use siblings::{ACTORS_FOLDED, SIBLING_BYTES_MAX, SIBLINGS_BYTES_MAX, SIBLINGS_MAX, SIBLINGS_WARNED};
 pub use wire::MalformedModify;
 
 /// The longest string a read-modify-write may build: Redis's default `proto-max-bulk-len`, 512 MB.
@@ -148,6 +155,28 @@ pub enum Modify<'a> {
     },
     /// PERSIST: replies 1 if an expiry was removed, else 0.
     Persist,
+    /// VC.SET: a value in place of those that the context has seen. Replies `Done`.
+    SetSibling {
+        /// The binary form of a [`CausalContext`](context::CausalContext).
+        context: &'a [u8],
+        /// The value.
+        value: &'a [u8],
+        /// When it expires. A time that has passed deletes what the context has seen.
+        expiry: Option<UnixMillis>,
+    },
+    /// VC.DEL: deletes the values that the context has seen. Replies how many there were.
+    DeleteSiblings {
+        /// The binary form of a [`CausalContext`](context::CausalContext).
+        context: &'a [u8],
+    },
+}
+
+impl Modify<'_> {
+    /// Whether it writes into the actor's sibling cell.
+    #[must_use]
+    pub fn has_context(&self) -> bool {
+        matches!(self, Modify::SetSibling { .. } | Modify::DeleteSiblings { .. })
+    }
 }
 
 /// What a read-modify-write answers.
@@ -182,6 +211,17 @@ pub enum ModifyError {
     /// The string would grow past [`STRING_BYTES_MAX`].
     #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
     TooLong,
+    /// The value is longer than [`SIBLING_BYTES_MAX`].
+    #[error("ERR value exceeds the maximum size of a sibling (8 MiB)")]
+    SiblingTooLong,
+    /// The context does not parse.
+    #[error("BADCONTEXT the context is damaged, truncated or forged, or of another cluster")]
+    BadContext,
+    /// The context has seen what is further ahead of the primary's clock than clocks may differ.
+    #[error(
+        "BADCONTEXT the context is further ahead of the clock of the key's primary than max-clock-drift allows"
+    )]
+    ContextAhead,
 }
 
 /// The content of a row to be written, owning its bytes.
@@ -197,6 +237,13 @@ pub enum NewBody {
         base: Version,
         /// The actor's new sum on that base.
         sum: i64,
+    },
+    /// See [`Body::Siblings`].
+    Siblings {
+        /// The register version that the set stands on.
+        base: Version,
+        /// The encoded set.
+        set: Vec<u8>,
     },
 }
 
@@ -231,6 +278,7 @@ impl NewRow {
             NewBody::Tombstone => Body::Tombstone,
             NewBody::Value(value) => Body::Value(value),
             NewBody::Counter { base, sum } => Body::Counter { base: *base, sum: *sum },
+            NewBody::Siblings { base, set } => Body::Siblings { base: *base, set },
         };
         Row { key, cell: self.cell, version, expiry: self.expiry, body }
     }
@@ -243,21 +291,41 @@ pub struct Change {
     pub row: Option<NewRow>,
     /// The reply, due once the row is written.
     pub reply: ModifyReply,
+    /// What the operator should know.
+    pub crowd: Option<Crowd>,
+}
+
+/// A key has many siblings: whoever writes it does not merge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crowd {
+    /// [`SIBLINGS_WARNED`] or more.
+    Many {
+        /// How many.
+        siblings: usize,
+    },
+    /// So many, or so long, that only the newest was kept ([`SIBLINGS_MAX`], [`SIBLINGS_BYTES_MAX`]).
+    Merged {
+        /// How many were dropped.
+        dropped: usize,
+    },
 }
 
 impl Change {
     fn none(reply: ModifyReply) -> Change {
-        Change { row: None, reply }
+        Change { row: None, reply, crowd: None }
     }
 
     fn write(row: NewRow, reply: ModifyReply) -> Change {
-        Change { row: Some(row), reply }
+        Change { row: Some(row), reply, crowd: None }
     }
 }
 
 /// What `modify` does to a key whose newest record is `record`, at wall-clock time `now`.
 ///
 /// `actor` is the node incarnation whose counter cell an [`Modify::Add`] may change; the other changes ignore it.
+///
+/// # Panics
+/// If `modify` has a context: [`apply_in_context`] is for these.
 pub fn apply(
     modify: &Modify<'_>,
     record: &Record,
@@ -278,6 +346,9 @@ pub fn apply(
         Modify::SetRange { offset, value } => range::set_range(live.as_ref(), now, offset, value),
         Modify::SetBit { offset, bit } => bits::set_bit(live.as_ref(), now, offset, bit),
         Modify::Add { delta } => counter::add(record, now, actor, delta),
+        Modify::SetSibling { .. } | Modify::DeleteSiblings { .. } => {
+            unreachable!("changes with a context need more than an actor")
+        }
         Modify::AddFloat { delta } => counter::add_float(live.as_ref(), now, delta),
         Modify::Delete => Ok(set::delete_if(live.is_some())),
         Modify::DeleteIfVersion { version } => {
@@ -289,6 +360,41 @@ pub fn apply(
         Modify::Expire { at, condition } => Ok(expiry::expire(live, now, at, condition)),
         Modify::Persist => Ok(expiry::persist(live, now)),
     }
+}
+
+/// What `modify`, which [has a context](Modify::has_context), does to a key whose newest record is `record`, at wall-clock
+/// time `now`.
+///
+/// `dot` is the node incarnation that writes, and the clock of the version that the row will have. That must come after
+/// every version this node has ever stamped, and after [`seen_in_context`]. `record` must have the newest row of the
+/// actor's own cell.
+///
+/// # Panics
+/// If `modify` has no context.
+pub fn apply_in_context(
+    modify: &Modify<'_>,
+    record: &Record,
+    now: UnixMillis,
+    dot: Dot,
+) -> Result<Change, ModifyError> {
+    match *modify {
+        Modify::SetSibling { context, value, expiry } => {
+            siblings::set(record, now, dot, context, value, expiry)
+        }
+        Modify::DeleteSiblings { context } => siblings::delete(record, now, dot, context),
+        _ => unreachable!("only changes with a context write a sibling cell"),
+    }
+}
+
+/// What a change that has a context must be stamped after: the greatest version that `record` or the context knows of.
+///
+/// # Errors
+/// [`ModifyError::BadContext`] if the context does not parse.
+pub fn seen_in_context(modify: &Modify<'_>, record: &Record) -> Result<Version, ModifyError> {
+    let (Modify::SetSibling { context, .. } | Modify::DeleteSiblings { context }) = modify else {
+        return Ok(record.newest_version());
+    };
+    siblings::seen(record, context)
 }
 
 /// The value of a live key with its expiry, counters summed up.

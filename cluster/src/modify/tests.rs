@@ -85,15 +85,15 @@ fn set_nx_writes_only_absent_and_expired_keys() {
     }
     for record in [string(b"", None), counter(None)] {
         let change = run(nx, &record);
-        assert_eq!(change, Change { row: None, reply: ModifyReply::Nil });
+        assert_eq!(change, Change::none(ModifyReply::Nil));
     }
 }
 
 #[test]
 fn set_xx_writes_only_live_keys() {
     let xx = set(SetCondition::Xx, ExpiryChange::At(SOON), false);
-    assert_eq!(run(xx, &Record::ABSENT), Change { row: None, reply: ModifyReply::Nil });
-    assert_eq!(run(xx, &expired()), Change { row: None, reply: ModifyReply::Nil });
+    assert_eq!(run(xx, &Record::ABSENT), Change::none(ModifyReply::Nil));
+    assert_eq!(run(xx, &expired()), Change::none(ModifyReply::Nil));
     let (record, reply) = after(xx, &counter(None));
     assert_eq!((seen(&record), reply), (live(b"new", Some(SOON)), ModifyReply::Done));
 }
@@ -105,10 +105,10 @@ fn set_get_replies_the_old_value_whether_or_not_it_writes() {
     assert_eq!((seen(&record), reply), (live(b"new", None), bytes(b"old")));
     assert_eq!(after(get(SetCondition::Always), &Record::ABSENT).1, ModifyReply::Nil);
     let refused = run(get(SetCondition::Nx), &counter(None));
-    assert_eq!(refused, Change { row: None, reply: bytes(b"17") });
+    assert_eq!(refused, Change::none(bytes(b"17")));
     let (record, reply) = after(get(SetCondition::Nx), &Record::ABSENT);
     assert_eq!((seen(&record), reply), (live(b"new", None), ModifyReply::Nil));
-    assert_eq!(run(get(SetCondition::Xx), &Record::ABSENT), Change { row: None, reply: ModifyReply::Nil });
+    assert_eq!(run(get(SetCondition::Xx), &Record::ABSENT), Change::none(ModifyReply::Nil));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn set_with_a_past_expiry_deletes() {
 fn getdel_replies_and_deletes() {
     let (record, reply) = after(Modify::GetDelete, &counter(Some(SOON)));
     assert_eq!((seen(&record), reply), (None, bytes(b"17")));
-    assert_eq!(run(Modify::GetDelete, &Record::ABSENT), Change { row: None, reply: ModifyReply::Nil });
+    assert_eq!(run(Modify::GetDelete, &Record::ABSENT), Change::none(ModifyReply::Nil));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn append_joins_and_keeps_the_expiry() {
     let (record, reply) = after(Modify::Append { value: b"" }, &Record::ABSENT);
     assert_eq!((seen(&record), reply), (live(b"", None), ModifyReply::Integer(0)));
     let unchanged = run(Modify::Append { value: b"" }, &string(b"abc", None));
-    assert_eq!(unchanged, Change { row: None, reply: ModifyReply::Integer(3) });
+    assert_eq!(unchanged, Change::none(ModifyReply::Integer(3)));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn setrange_overwrites_and_pads() {
     for record in [Record::ABSENT, string(b"abc", None)] {
         let length = seen(&record).map_or(0, |(value, _)| value.len() as i64);
         let change = run(at(u64::MAX, b""), &record);
-        assert_eq!(change, Change { row: None, reply: ModifyReply::Integer(length) });
+        assert_eq!(change, Change::none(ModifyReply::Integer(length)));
     }
 }
 
@@ -193,7 +193,7 @@ fn setbit_counts_from_the_most_significant_bit() {
     let (record, reply) = after(bit(7, false), &record);
     assert_eq!((seen(&record), reply), (live(b"\0", None), ModifyReply::Integer(1)));
     assert_eq!(seen(&after(bit(17, false), &record).0), live(b"\0\0\0", None));
-    assert_eq!(run(bit(3, false), &record), Change { row: None, reply: ModifyReply::Integer(0) });
+    assert_eq!(run(bit(3, false), &record), Change::none(ModifyReply::Integer(0)));
     assert_eq!(seen(&after(bit(6, true), &string(b"a", Some(SOON))).0), live(b"c", Some(SOON)));
 }
 
@@ -261,7 +261,7 @@ fn delete_replies_whether_the_key_existed() {
     }
     for record in [Record::ABSENT, expired(), Record::of_register(version(5), None, None)] {
         let change = run(Modify::Delete, &record);
-        assert_eq!(change, Change { row: None, reply: ModifyReply::Integer(0) });
+        assert_eq!(change, Change::none(ModifyReply::Integer(0)));
     }
 }
 
@@ -273,7 +273,7 @@ fn conditional_deletes_spare_what_others_wrote() {
     assert_eq!(run(at(6), &Record::ABSENT).reply, ModifyReply::Integer(0));
     let equal = |value| Modify::DeleteIfEqual { value };
     assert_eq!(seen(&after(equal(b"17"), &counter(None)).0), None);
-    assert_eq!(run(equal(b"16"), &counter(None)), Change { row: None, reply: ModifyReply::Integer(0) });
+    assert_eq!(run(equal(b"16"), &counter(None)), Change::none(ModifyReply::Integer(0)));
     assert_eq!(run(equal(b""), &Record::ABSENT).reply, ModifyReply::Integer(0));
 }
 
@@ -302,7 +302,7 @@ fn expire_in_the_past_deletes_and_of_nothing_does_nothing() {
     let expire = |at| Modify::Expire { at, condition: ExpireCondition::Always };
     let (record, reply) = after(expire(NOW), &string(b"v", None));
     assert_eq!((seen(&record), reply), (None, ModifyReply::Integer(1)));
-    assert_eq!(run(expire(SOON), &Record::ABSENT), Change { row: None, reply: ModifyReply::Integer(0) });
+    assert_eq!(run(expire(SOON), &Record::ABSENT), Change::none(ModifyReply::Integer(0)));
     assert_eq!(seen(&after(expire(SOON), &counter(None)).0), live(b"17", Some(SOON)));
 }
 
@@ -311,7 +311,7 @@ fn persist_removes_an_expiry_once() {
     let (record, reply) = after(Modify::Persist, &counter(Some(SOON)));
     assert_eq!((seen(&record), reply), (live(b"17", None), ModifyReply::Integer(1)));
     for record in [record, Record::ABSENT, expired()] {
-        assert_eq!(run(Modify::Persist, &record), Change { row: None, reply: ModifyReply::Integer(0) });
+        assert_eq!(run(Modify::Persist, &record), Change::none(ModifyReply::Integer(0)));
     }
 }
 
@@ -470,6 +470,9 @@ fn model_after(old: Variable, modify: &Modify<'_>, reply: &ModifyReply) -> Varia
         Modify::Expire { at, .. } if done => old.clone().map(|(value, _)| (value, Some(at))),
         Modify::Expire { .. } => old.clone(),
         Modify::Persist => old.clone().map(|(value, _)| (value, None)),
+        Modify::SetSibling { .. } | Modify::DeleteSiblings { .. } => {
+            unreachable!("siblings have a model of their own")
+        }
     };
     new.filter(|(_, expiry)| expiry.is_none_or(|at| at > NOW))
 }

@@ -5,6 +5,7 @@
 
 use gyre_storage::{Hlc, UnixMillis, Version};
 
+use super::context::CausalContext;
 use super::{ExpireCondition, ExpiryChange, Modify, ModifyError, ModifyReply, SetCondition};
 
 /// The bytes are not a read-modify-write, or not an answer to one.
@@ -25,6 +26,8 @@ const DELETE_IF_VERSION: u8 = 10;
 const DELETE_IF_EQUAL: u8 = 11;
 const EXPIRE: u8 = 12;
 const PERSIST: u8 = 13;
+const SET_SIBLING: u8 = 14;
+const DELETE_SIBLINGS: u8 = 15;
 
 impl<'a> Modify<'a> {
     /// Appends the binary form to `out`.
@@ -63,6 +66,15 @@ impl<'a> Modify<'a> {
                 out.extend_from_slice(&at.0.to_le_bytes());
             }
             Modify::Persist => out.push(PERSIST),
+            Modify::SetSibling { context, value, expiry } => {
+                out.push(SET_SIBLING);
+                // Bounded by TOKEN_BYTES_MAX where it comes from.
+                out.extend_from_slice(&u32::try_from(context.len()).unwrap_or(u32::MAX).to_le_bytes());
+                out.extend_from_slice(context);
+                put_expiry(out, expiry.map_or(ExpiryChange::Clear, ExpiryChange::At));
+                out.extend_from_slice(value);
+            }
+            Modify::DeleteSiblings { context } => put_tail(out, DELETE_SIBLINGS, context),
         }
     }
 
@@ -97,6 +109,16 @@ impl<'a> Modify<'a> {
                 Modify::Expire { at: UnixMillis(from.u64()?), condition }
             }
             PERSIST => Modify::Persist,
+            SET_SIBLING => {
+                let context = from.context()?;
+                let expiry = match from.expiry()? {
+                    ExpiryChange::Clear => None,
+                    ExpiryChange::At(at) => Some(at),
+                    ExpiryChange::Keep => return Err(MalformedModify),
+                };
+                Modify::SetSibling { context, value: from.rest(), expiry }
+            }
+            DELETE_SIBLINGS => Modify::DeleteSiblings { context: checked(from.rest())? },
             _ => return Err(MalformedModify),
         };
         from.end()?;
@@ -145,6 +167,9 @@ impl ModifyError {
             ModifyError::NotAFloat => 3,
             ModifyError::NotFinite => 4,
             ModifyError::TooLong => 5,
+            ModifyError::SiblingTooLong => 6,
+            ModifyError::BadContext => 7,
+            ModifyError::ContextAhead => 8,
         }
     }
 
@@ -156,6 +181,9 @@ impl ModifyError {
             3 => ModifyError::NotAFloat,
             4 => ModifyError::NotFinite,
             5 => ModifyError::TooLong,
+            6 => ModifyError::SiblingTooLong,
+            7 => ModifyError::BadContext,
+            8 => ModifyError::ContextAhead,
             _ => return Err(MalformedModify),
         })
     }
@@ -172,6 +200,11 @@ fn put_expiry(out: &mut Vec<u8>, expiry: ExpiryChange) {
         ExpiryChange::Clear => out.push(1),
         ExpiryChange::At(at) => put_tail(out, 2, &at.0.to_le_bytes()),
     }
+}
+
+/// A context that parses.
+fn checked(context: &[u8]) -> Result<&[u8], MalformedModify> {
+    CausalContext::decode(context).map(|_| context).map_err(|_| MalformedModify)
 }
 
 /// Takes fields off the front of a message.
@@ -232,6 +265,13 @@ impl<'a> Reader<'a> {
         .get(usize::from(self.u8()?))
         .copied()
         .ok_or(MalformedModify)
+    }
+
+    fn context(&mut self) -> Result<&'a [u8], MalformedModify> {
+        let length = usize::try_from(u32::from_le_bytes(self.array()?)).map_err(|_| MalformedModify)?;
+        let (context, rest) = self.0.split_at_checked(length).ok_or(MalformedModify)?;
+        self.0 = rest;
+        checked(context)
     }
 
     fn rest(&mut self) -> &'a [u8] {

@@ -9,7 +9,8 @@ use crate::table;
 /// Slots of the table: a power of two, sparse enough for probes of nearly always one step.
 const SLOTS: usize = 512;
 
-/// Bit 5 of every byte: set, it makes ASCII letters lower case, and nothing else a letter.
+/// Bit 5 of every byte: set, it makes ASCII letters lower case, and nothing else a letter. (It makes a control character
+/// a point, so names with a point are compared once more.)
 const LOWER: u64 = 0x2020_2020_2020_2020;
 
 /// A name of 1 to 16 letters, injective for each length.
@@ -52,6 +53,7 @@ const fn word16(bytes: [u8; 2]) -> u64 {
 #[derive(Clone, Copy)]
 struct Slot {
     folded: Folded,
+    has_point: bool,
     command: &'static Command,
 }
 
@@ -62,9 +64,10 @@ pub fn lookup(name: &[u8]) -> Option<&'static Command> {
     let wanted = Folded::new(name)?;
     let mut slot = wanted.slot();
     // The table is never full, so that an empty slot ends the search.
-    while let Some(Some(Slot { folded, command })) = INDEX.get(slot) {
+    while let Some(Some(Slot { folded, has_point, command })) = INDEX.get(slot) {
         if folded.head == wanted.head && folded.tail == wanted.tail && folded.length == wanted.length {
-            return Some(command);
+            let is_same = !has_point || name.eq_ignore_ascii_case(command.name.as_bytes());
+            return is_same.then_some(*command);
         }
         slot = (slot + 1) % SLOTS;
     }
@@ -87,7 +90,7 @@ const fn index() -> [Option<Slot>; SLOTS] {
             while index[slot].is_some() {
                 slot = (slot + 1) % SLOTS;
             }
-            index[slot] = Some(Slot { folded, command });
+            index[slot] = Some(Slot { folded, has_point: has_point(command.name.as_bytes()), command });
             row += 1;
         }
         group += 1;
@@ -95,7 +98,19 @@ const fn index() -> [Option<Slot>; SLOTS] {
     index
 }
 
-/// [`Folded::new`] at compile time, for names of the table: lower-case letters only.
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time, where a bad index does not compile")]
+const fn has_point(name: &[u8]) -> bool {
+    let mut at = 0;
+    while at < name.len() {
+        if name[at] == b'.' {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+/// [`Folded::new`] at compile time, for names of the table: lower-case letters and points only.
 #[expect(clippy::indexing_slicing, reason = "evaluated at compile time, where a bad index does not compile")]
 const fn folded(name: &[u8]) -> Folded {
     let length = name.len();
@@ -110,7 +125,8 @@ const fn folded(name: &[u8]) -> Folded {
     let (mut head, mut tail) = (0, 0);
     let mut at = 0;
     while at < length {
-        assert!(name[at].is_ascii_lowercase(), "names of commands are lower-case letters");
+        let is_allowed = name[at].is_ascii_lowercase() || name[at] == b'.';
+        assert!(is_allowed, "names of commands are lower-case letters and points");
         if at < width {
             head |= (name[at] as u64) << (8 * at);
         }
@@ -155,6 +171,8 @@ mod tests {
             "config|get",
             "nosuchcommandofthislength",
             "getx",
+            "vc\x0eget",
+            "vcxget",
         ] {
             assert!(lookup(name.as_bytes()).is_none(), "{name:?}");
         }

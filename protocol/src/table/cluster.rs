@@ -250,6 +250,19 @@ pub(super) static CLUSTER: &[Command] = &[
                 ..ROW
             },
             Command {
+                id: CommandId::GyreRepair,
+                name: "gyre|repair",
+                arity: -2,
+                flags: flags("admin noscript loading stale"),
+                categories: categories("admin slow dangerous"),
+                group: Group::Gyre,
+                since: "0.1.0",
+                summary: "Has replicas compared and made equal, or returns how that stands.",
+                complexity: "O(N) where N is the number of nodes; the comparison itself goes on behind the answer",
+                arguments: "[action:<STATUS|ALL|SLOT slot:integer>]",
+                ..ROW
+            },
+            Command {
                 id: CommandId::GyreHelp,
                 name: "gyre|help",
                 arity: 2,

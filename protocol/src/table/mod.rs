@@ -13,12 +13,13 @@ mod number;
 mod observe;
 mod scripting;
 mod server;
+mod siblings;
 mod string;
 
 use crate::command::Command;
 
 /// All top-level commands.
-pub(crate) const GROUPS: [&[Command]; 11] = [
+pub(crate) const GROUPS: [&[Command]; 12] = [
     connection::CONNECTION,
     server::SERVER,
     observe::OBSERVE,
@@ -28,6 +29,7 @@ pub(crate) const GROUPS: [&[Command]; 11] = [
     string::STRING,
     number::NUMBER,
     bitmap::BITMAP,
+    siblings::SIBLINGS,
     cluster::CLUSTER,
     scripting::SCRIPTING,
 ];

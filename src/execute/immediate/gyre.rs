@@ -1,16 +1,20 @@
-//! `GYRE RING [KEY key]`: who holds what. `GYRE STATUS` and `GYRE HINTS` are all
+//! `GYRE RING [KEY key]`: who holds what. `GYRE REPAIR`: making replicas equal. `GYRE STATUS` and `GYRE HINTS` are all
 //! [`crate::status_report`]'s.
 
 use gyre_cluster::node::NodeId;
+use gyre_cluster::repair::{SlotRun, SlotSet};
 use gyre_cluster::ring::Ring;
 use gyre_cluster::topology::Topology;
 use gyre_protocol::{Args, Reply};
+use gyre_storage::SLOTS;
 use gyre_storage::key::slot_of;
 
 use crate::execute::immediate::words::is;
 use crate::execute::{Answer, CommandError};
 use crate::node::Node;
+use crate::repair::Wanted;
 use crate::status_report;
+use crate::worker::mailbox::Letter;
 
 /// `GYRE RING`: all of it, or where one key is.
 pub fn ring(node: &Node, args: Args<'_>) -> Answer {
@@ -23,6 +27,27 @@ pub fn ring(node: &Node, args: Args<'_>) -> Answer {
         }
         _ => Err(CommandError::SYNTAX),
     }
+}
+
+/// `GYRE REPAIR`: has this node compare what it keeps with all who keep the same; `ALL`: all nodes; `SLOT n`: the
+/// replicas of one slot. `GYRE REPAIR STATUS`: how that stands.
+pub fn repair(node: &Node, args: Args<'_>) -> Answer {
+    let wanted = match (args.len(), args.arg(2)) {
+        (2, _) => Wanted::Own,
+        (3, option) if is(option, "STATUS") => return Ok(status_report::repair::reply(node)),
+        (3, option) if is(option, "ALL") => Wanted::Everywhere(SlotSet::all()),
+        (4, option) if is(option, "SLOT") => {
+            let slot = std::str::from_utf8(args.arg(3)).ok().and_then(|text| text.parse::<u16>().ok());
+            let slot = slot.filter(|slot| *slot < SLOTS).ok_or(CommandError::text("ERR Invalid slot"))?;
+            Wanted::Everywhere(SlotSet::of(&[SlotRun { first: slot, last: slot }]))
+        }
+        _ => return Err(CommandError::SYNTAX),
+    };
+    if let Some(mailbox) = node.mailboxes.first() {
+        // Without worker 0 the node is stopping.
+        let _ = mailbox.send(Letter::Repair(wanted));
+    }
+    Ok(Reply::Ok)
 }
 
 /// The slot of `key` and the nodes that hold it, the primary first.

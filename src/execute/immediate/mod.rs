@@ -166,6 +166,7 @@ fn cluster_handler(id: CommandId) -> Option<Handler> {
         CommandId::GyreStatus => |cx, _, _| Ok(status_report::status_reply(cx.node)),
         CommandId::GyreRing => |cx, _, args| gyre::ring(cx.node, args),
         CommandId::GyreHints => |cx, _, _| Ok(status_report::hints_reply(cx.node)),
+        CommandId::GyreRepair => |cx, _, args| gyre::repair(cx.node, args),
         _ => return None,
     })
 }

@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::siblings::{Dot, Sibling};
 
 fn row_key_of(row: &Row<'_>) -> Vec<u8> {
     let mut out = Vec::new();
@@ -54,6 +55,19 @@ fn encoding_is_that_of_format_1() {
             "be59fabe0303666f6f010000000000000031fefdfcfbfaf9f8f7eeedecebeae9e8e7",
             "0300000000000000050000000000000006fffffffffffffffe",
         ),
+        (
+            golden_row(
+                Cell::Siblings { actor: 0x31 },
+                None,
+                Body::Siblings {
+                    base,
+                    set: b"\x01\x01\x31\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x01\0\x02\0\x03bar",
+                },
+            ),
+            "be59fabe0303666f6f000000000000000031fefdfcfbfaf9f8f7eeedecebeae9e8e7",
+            "040000000000000005000000000000000601013100000000000000090000000000000001000200\
+             03626172",
+        ),
     ];
     for (row, key, value) in cases {
         assert_eq!(hex(&row_key_of(&row)), key, "{row:?}");
@@ -66,7 +80,11 @@ fn encoding_is_that_of_format_1() {
 }
 
 fn any_cell() -> impl Strategy<Value = Cell> {
-    prop_oneof![Just(Cell::Register), any::<u64>().prop_map(|actor| Cell::Counter { actor })]
+    prop_oneof![
+        Just(Cell::Register),
+        any::<u64>().prop_map(|actor| Cell::Counter { actor }),
+        any::<u64>().prop_map(|actor| Cell::Siblings { actor }),
+    ]
 }
 
 proptest! {
@@ -74,12 +92,17 @@ proptest! {
     fn keys_and_values_round_trip(
         db in any::<u8>(), key in prop::collection::vec(any::<u8>(), 0..300), cell in any_cell(),
         hlc in any::<u64>(), node in any::<u64>(), expiry in any::<Option<u64>>(),
-        value in prop::collection::vec(any::<u8>(), 0..100), kind in 0..3, sum in any::<i64>(),
+        value in prop::collection::vec(any::<u8>(), 0..100), kind in 0..4, sum in any::<i64>(),
     ) {
         let version = Version { hlc: Hlc(hlc), node };
+        let mut siblings = SiblingSet::default();
+        siblings.put(Sibling { dot: Dot { event: hlc | 1, actor: node | 1 }, expiry: None, value: &value });
+        let mut set = Vec::new();
+        siblings.encode(&mut set);
         let body = match kind {
             0 => Body::Tombstone,
             1 => Body::Value(&value),
+            2 => Body::Siblings { base: version, set: &set },
             _ => Body::Counter { base: version, sum },
         };
         let key = KeyRef::new(db, &key);

@@ -84,6 +84,12 @@ impl MemoryDisk {
         self.0.write().room = bytes;
     }
 
+    /// Forgets which segments of the trees are dirty, as if that had been kept in memory only: for tests that break
+    /// things on purpose.
+    pub fn lose_dirty_marks(&self) {
+        self.0.write().entries_mut(Family::Dirty).clear();
+    }
+
     /// Makes reads that may not touch the disk answer that they would have to (or no longer).
     pub fn set_cold(&self, cold: bool) {
         self.0.write().cold = cold;
@@ -114,17 +120,21 @@ impl Disk {
         }
     }
 
-    /// Sets or removes an entry; gives what was there.
-    fn put(&mut self, family: Family, key: Vec<u8>, value: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    fn entries_mut(&mut self, family: Family) -> &mut Entries {
         let [rows, expiry, meta, hints, tree, dirty] = &mut self.families;
-        let entries = match family {
+        match family {
             Family::Rows => rows,
             Family::Expiry => expiry,
             Family::Meta => meta,
             Family::Hints => hints,
             Family::Tree => tree,
             Family::Dirty => dirty,
-        };
+        }
+    }
+
+    /// Sets or removes an entry; gives what was there.
+    fn put(&mut self, family: Family, key: Vec<u8>, value: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let entries = self.entries_mut(family);
         match value {
             Some(value) => entries.insert(key, value),
             None => entries.remove(&key),

@@ -11,7 +11,6 @@ use crate::error::StorageError;
 use crate::hints::{self, ExpiryPass, Hint, HintCounts, HintStats};
 use crate::key::{KeyRef, Slot};
 use crate::record::Record;
-use crate::row::{Body, Cell, Row};
 use crate::version::{Hlc, Version};
 
 /// How often forgetting looks for a moment without commits of its key's slot of the cache.
@@ -116,6 +115,15 @@ impl Store {
         hints::marks(self.engine.as_ref())
     }
 
+    /// Marks slots: some node misses rows of them up to these clocks, as another node knows.
+    pub fn mark_slots(&self, marks: &[(Slot, Hlc)]) -> Result<(), StorageError> {
+        self.check_poison()?;
+        let mut batch = Batch::default();
+        marks.iter().for_each(|(slot, clock)| batch.mark(*slot, *clock));
+        let _order = self.hints.order.read();
+        self.write_removal(&mut batch)
+    }
+
     /// Removes marks, as they were listed, after their slots were exchanged; one that was set anew meanwhile, by a
     /// commit that is done, stays.
     pub fn clear_marks(&self, marks: &[(Slot, Hlc)]) -> Result<(), StorageError> {
@@ -202,7 +210,7 @@ fn covered(
     engine.walk_key(&start, Tier::Disk, &mut |row_key, value| {
         let parts = decode_row_key(row_key)?;
         let row = row_of(key, &parts, &decode_row_value(value)?);
-        if parts.key_bytes == start.len() && covers(record, &row) {
+        if parts.key_bytes == start.len() && record.covers(&row) {
             batch.delete(Family::Rows, row_key);
             if let Some(at) = row.expiry {
                 let mut entry = Vec::new();
@@ -213,15 +221,4 @@ fn covered(
         Ok(Step::Next)
     })?;
     Ok(())
-}
-
-/// Whether whoever has `record` needs not be told `row`.
-fn covers(record: &Record, row: &Row<'_>) -> bool {
-    match (row.cell, row.body) {
-        (Cell::Counter { .. }, Body::Counter { base, .. }) if base < record.base() => true,
-        (Cell::Counter { actor }, _) => {
-            record.counters().any(|cell| cell.actor == actor && cell.version >= row.version)
-        }
-        (Cell::Register, _) => row.version <= record.base(),
-    }
 }

@@ -13,7 +13,7 @@ use crate::record::Record;
 use crate::row::{Body, Cell, Row};
 use crate::scan::{self, Range};
 use crate::tree::PrefixRange;
-use crate::version::{Hlc, Version};
+use crate::version::Hlc;
 
 /// How often purging looks for a moment without commits of a key's neighbours in the cache, before it leaves the key
 /// to the next pass.
@@ -26,7 +26,7 @@ pub struct PurgeStep {
     pub looked_at: usize,
     /// Dead keys removed.
     pub keys: usize,
-    /// Rows removed, void counter cells of live keys included.
+    /// Rows removed, void counter and sibling cells of live keys included.
     pub rows: usize,
     /// Keys left alone, since they were being written or have hints.
     pub busy: usize,
@@ -66,7 +66,7 @@ impl Store {
     }
 
     /// Removes what is dead at the slot's horizon: of about `keys_max` keys from the prefix `from` on (the slot's first
-    /// if `None`), all rows of those that are dead, in one batch; and counter cells that newer registers have voided.
+    /// if `None`), all rows of those that are dead, in one batch; and counter and sibling cells that are void.
     /// To go on, call it with [`PurgeStep::next`]. For a thread that may block, one call at a time.
     pub fn purge(&self, slot: Slot, from: Option<u64>, keys_max: usize) -> Result<PurgeStep, StorageError> {
         self.check_poison()?;
@@ -82,7 +82,7 @@ impl Store {
         step.next = scan::each_key(self.engine.as_ref(), range, &|_| true, &mut |seen| {
             step.looked_at = seen.keys;
             if let Some((key, record)) = seen.found
-                && has_purgeable(&record, horizon)
+                && has_purgeable(&record, seen.sibling_cells, horizon)
             {
                 doomed.push((key.db, key.key.to_vec()));
             }
@@ -117,7 +117,6 @@ impl Store {
     fn purge_key(&self, key: KeyRef<'_>, horizon: Hlc, step: &mut PurgeStep) -> Result<(), StorageError> {
         let Some(record) = crate::read::newest(self.engine.as_ref(), key, Tier::Disk)? else { return Ok(()) };
         let is_dead = record.is_dead_at(horizon);
-        let base = record.base();
         let mut start = Vec::new();
         put_key(&mut start, key);
         let mut batch = Batch::default();
@@ -125,7 +124,7 @@ impl Store {
         self.engine.walk_key(&start, Tier::Disk, &mut |row_key, value| {
             let parts = decode_row_key(row_key)?;
             let row = row_of(key, &parts, &decode_row_value(value)?);
-            if row.version.hlc <= horizon && (is_dead || is_void(&row, base)) {
+            if row.version.hlc <= horizon && (is_dead || is_void(&row, &record)) {
                 rows += 1;
                 batch.delete(Family::Rows, row_key);
                 if let Some(at) = row.expiry {
@@ -149,13 +148,20 @@ impl Store {
 }
 
 /// Whether purging has something to do with a key of `record`.
-fn has_purgeable(record: &Record, horizon: Hlc) -> bool {
+fn has_purgeable(record: &Record, sibling_cells: usize, horizon: Hlc) -> bool {
     let base = record.base();
     record.is_dead_at(horizon)
+        || sibling_cells > record.kept_sibling_cells()
         || record.counters().any(|cell| cell.base < base && cell.version.hlc <= horizon)
 }
 
-/// Whether `row` is of a counter cell that counts on a register older than `base`, the key's newest.
-fn is_void(row: &Row<'_>, base: Version) -> bool {
-    matches!((row.cell, row.body), (Cell::Counter { .. }, Body::Counter { base: own, .. }) if own < base)
+/// Whether `row` is of a cell that says nothing beside the rest of the key's `record`: of a counter that counts on an
+/// older register, or of siblings that newer ones have replaced or seen. (Whoever owns such a cell stamps its next row
+/// after any horizon, and finds what it must go on from in the cells that made it void.)
+fn is_void(row: &Row<'_>, record: &Record) -> bool {
+    match (row.cell, row.body) {
+        (Cell::Counter { .. }, Body::Counter { base, .. }) => base < record.base(),
+        (Cell::Siblings { actor }, _) => !record.keeps_siblings_of(actor),
+        _ => false,
+    }
 }

@@ -163,22 +163,24 @@ impl Store {
     fn hash(&self, wanted: &[(Slot, Mask)]) -> Result<(), StorageError> {
         self.check_poison()?;
         let ended = self.tree.marks.take(wanted);
-        let result = self.hash_taken(wanted, ended).and_then(|hashed| self.store_sums(wanted, hashed));
+        let result = self.hash_taken(wanted).and_then(|mut hashed| {
+            self.delete_marks(wanted, ended, &mut hashed.batch)?;
+            self.store_sums(wanted, hashed)
+        });
         if !matches!(result, Ok(true)) {
             self.tree.marks.set(wanted.iter().copied());
         }
         result.map(|_| ())
     }
 
-    /// Hashes segments that were taken with generation `ended`.
-    fn hash_taken(&self, wanted: &[(Slot, Mask)], ended: u64) -> Result<Hashed, StorageError> {
+    /// Hashes segments that were taken.
+    fn hash_taken(&self, wanted: &[(Slot, Mask)]) -> Result<Hashed, StorageError> {
         let mut hashed =
             Hashed { counted: self.counted(), batch: Batch::default(), heads: Vec::new(), keys: 0 };
         for (slot, mask) in wanted {
             let leaves = self.hash_slot(*slot, *mask, &hashed.counted, &mut hashed.keys)?;
             hashed.heads.push((*slot, put_slot(&mut hashed.batch, *slot, &leaves)));
         }
-        self.delete_marks(wanted, ended, &mut hashed.batch)?;
         Ok(hashed)
     }
 

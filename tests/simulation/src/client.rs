@@ -42,8 +42,9 @@ impl Client {
         match end {
             End::Done | End::Refused | End::Pending => {
                 self.retries = 0;
-                if end == End::Done && intent.action == Action::Acquire {
-                    self.next.push(Intent { action: Action::Release { holder: tag }, ..intent });
+                if end == End::Done {
+                    let actions = follow_up(random, intent.action, tag);
+                    self.next.extend(actions.into_iter().map(|action| Intent { action, ..intent }));
                 }
             }
             End::Unavailable | End::TimedOut | End::Overloaded | End::Lost => {
@@ -70,5 +71,23 @@ impl Client {
             self.reconnect(random, nodes);
         }
         waited
+    }
+}
+
+/// What a client does after `action`, which was done as operation `tag`: gives a lock back; merges what it has read and
+/// writes that back, or deletes it, at times twice with one context, as two of its threads would.
+fn follow_up(random: &mut Random, action: Action, tag: Tag) -> Vec<Action> {
+    match action {
+        Action::Acquire => vec![Action::Release { holder: tag }],
+        Action::GetSiblings => {
+            let set = Action::SetSibling { from: Some(tag), ttl_ms: None };
+            match random.below(100) {
+                0..55 => vec![set],
+                55..65 => vec![set, set],
+                65..80 => vec![Action::DeleteSiblings { from: tag }],
+                _ => Vec::new(),
+            }
+        }
+        _ => Vec::new(),
     }
 }

@@ -3,13 +3,16 @@
 use gyre_cluster::level::{Consistency, Quorums};
 use gyre_cluster::message::Levels;
 use gyre_cluster::outcome::Outcome;
-use gyre_storage::{PREFIX_END, Record, UnixMillis};
+use gyre_cluster::time::MonoMicros;
+use gyre_storage::tree::PrefixRange;
+use gyre_storage::{Hlc, PREFIX_END, Record, UnixMillis};
 
 use crate::clock::truth_ms;
 use crate::event::Event;
 use crate::history::{Action, Key};
 use crate::network::WORKERS;
 use crate::queue::{HOUR, Micros, SECOND};
+use crate::repair::slots_of;
 use crate::report::Report;
 use crate::sweep::sweep_all;
 use crate::workload::Intent;
@@ -22,6 +25,10 @@ const HISTORY_LINES: usize = 30;
 const SETTLE_TIME_MAX: Micros = 2 * HOUR;
 /// By then all hints are replayed: a target that has failed often is left alone for a minute.
 const HINTS_TIME_MAX: Micros = 5 * 60 * SECOND;
+/// How often nodes compare what they hold at the end, if they did not before.
+const COMPARE_INTERVAL: Micros = 10 * SECOND;
+/// By then they are through, if they compare often: a message that was lost before holds an exchange up for a minute.
+const COMPARED_TIME_MAX: Micros = 10 * 60 * SECOND;
 /// How long clients go on after the cluster has recovered.
 const RECOVERED_TIME: Micros = 3 * SECOND;
 /// No operation takes longer.
@@ -65,9 +72,17 @@ impl World {
         self.run_until(self.env.queue.now() + DRAIN_TIME)?;
         self.check_idle()?;
         self.drain_hints()?;
-        self.report.owed +=
-            self.checkers.check_owed(&self.plan, &self.nodes, &self.history, &self.env.owed)? as u64;
+        if self.plan.compare_interval.is_none() {
+            let owed = self.checkers.check_owed(&self.plan, &self.nodes, &self.history, &self.env.owed)?;
+            self.report.owed += owed as u64;
+        }
         self.report.before_reads = self.checkers.agreement(&self.plan.keys, &self.nodes);
+        if self.plan.ends_by_comparing {
+            self.compare_everything()?;
+            self.sweep_everything();
+            self.check_equal()?;
+            self.check_roots()?;
+        }
         self.read_everything()?;
         self.sweep_everything();
         self.check_equal()
@@ -146,6 +161,44 @@ impl World {
         Ok(())
     }
 
+    /// Lets nodes compare what they hold, as each does by itself in time, until all have compared everything since hints
+    /// were gone.
+    fn compare_everything(&mut self) -> Result<(), String> {
+        if self.env.compare_interval.is_none() {
+            self.env.compare_interval = Some(COMPARE_INTERVAL);
+            for node in &mut self.nodes {
+                node.begin_to_compare(&mut self.env);
+            }
+        }
+        let interval = self.env.compare_interval.unwrap_or_default();
+        let end = self.env.queue.now() + COMPARED_TIME_MAX + 3 * interval;
+        let since = Hlc::from_millis(truth_ms(self.env.queue.now()));
+        loop {
+            let open = self.nodes.iter().find(|node| !node.has_compared_since(&self.ring, since));
+            let Some(open) = open else { return Ok(()) };
+            if self.env.queue.now() > end {
+                let status = open.process.as_ref().map(|process| process.repair.status(MonoMicros(end)));
+                return Err(format!("node {} has not compared everything: {status:?}", open.index));
+            }
+            self.run_until(self.env.queue.now() + SECOND)?;
+        }
+    }
+
+    /// The trees of all replicas agree, and tell the truth.
+    fn check_roots(&mut self) -> Result<(), String> {
+        for slot in slots_of(&self.plan.keys) {
+            let range = PrefixRange::of_slot(slot);
+            let sums = |node: &crate::node::Node| node.with_store(|store| store.tree_sums(&[range]));
+            let replicas = self.ring.replicas(slot).iter().map(|id| &self.nodes[self.env.names[id]]);
+            let mut sums = replicas.map(|node| (node.index, sums(node)));
+            let first = sums.next();
+            if let Some(other) = sums.find(|(_, sums)| Some(sums) != first.as_ref().map(|(_, sums)| sums)) {
+                return Err(format!("the trees of slot {slot} differ: {first:?}, {other:?}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing is left over: every operation has ended, and every lock is free (invariant 10).
     fn check_idle(&self) -> Result<(), String> {
         if let Some(operation) = self.history.unsettled().next() {
@@ -177,7 +230,8 @@ impl World {
                     return Err(format!("a healed cluster failed\n{}", self.history.get(tag)));
                 };
                 if level == Consistency::All {
-                    self.checkers.check_end(key, &record)?;
+                    let wall = UnixMillis(truth_ms(self.env.queue.now()));
+                    self.checkers.check_end(key, &record, wall)?;
                 }
             }
         }

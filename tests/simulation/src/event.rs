@@ -2,6 +2,7 @@
 
 use gyre_cluster::coordinator::{OpId, Tag, Ticket};
 use gyre_cluster::message::ScanRange;
+use gyre_cluster::repair::{self, Work};
 use gyre_storage::Version;
 
 use crate::fault::FaultEvent;
@@ -69,6 +70,10 @@ pub(crate) enum NodeLocal {
     Clock,
     /// Sweeps expired rows.
     Sweep,
+    /// Compares what it holds with others.
+    Repair,
+    /// Has done a step of that with its store.
+    Work { ticket: repair::Ticket, work: Box<Work> },
 }
 
 impl Event {

@@ -119,7 +119,8 @@ impl Node {
 
     /// A link to `peer` has come or gone, or what gossip says of it: it counts as alive while all workers have a link and
     /// nobody suspects it.
-    pub(crate) fn peer_changed(&mut self, env: &Env, peer: usize) {
+    pub(crate) fn peer_changed(&mut self, env: &mut Env, peer: usize) {
+        self.repair_peer_changed(env, peer);
         let Some(Process { replay, membership, .. }) = &mut self.process else { return };
         if gossip::is_alive(&env.network, membership, self.index, peer) {
             replay.core.peer_up(node_id(peer));

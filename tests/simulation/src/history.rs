@@ -7,7 +7,7 @@ use gyre_cluster::coordinator::Tag;
 use gyre_cluster::message::Levels;
 use gyre_storage::{KeyRef, Version};
 
-use crate::checkers::Floor;
+use crate::checkers::{Floor, SiblingFloor};
 use crate::queue::{Micros, SECOND};
 
 /// What a key is used for, and so what must hold of it.
@@ -23,13 +23,15 @@ pub(crate) enum Kind {
     Log,
     /// SET NX, and deletion by whoever holds it.
     Lock,
+    /// Writes and deletions with contexts, and reads.
+    Siblings,
     /// Everything.
     Mixed,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 6] =
-        [Kind::Register, Kind::Expiring, Kind::Counter, Kind::Log, Kind::Lock, Kind::Mixed];
+    pub(crate) const ALL: [Kind; 7] =
+        [Kind::Register, Kind::Expiring, Kind::Counter, Kind::Log, Kind::Lock, Kind::Siblings, Kind::Mixed];
 }
 
 /// A key.
@@ -76,16 +78,23 @@ pub(crate) enum Action {
     GetDelete,
     /// GETEX: a new expiry so many milliseconds ahead, or none.
     GetExpire { ttl_ms: Option<u64> },
+    /// VC.GET.
+    GetSiblings,
+    /// VC.SET of a value that names the operation, with the context that the operation `from` got or with none, perhaps
+    /// with an expiry so many milliseconds ahead.
+    SetSibling { from: Option<Tag>, ttl_ms: Option<u64> },
+    /// VC.DEL with the context that the operation `from` got.
+    DeleteSiblings { from: Tag },
 }
 
 impl Action {
     pub(crate) fn is_read(self) -> bool {
-        self == Action::Get
+        matches!(self, Action::Get | Action::GetSiblings)
     }
 
     /// Whether it is a read-modify-write.
     pub(crate) fn is_modify(self) -> bool {
-        !matches!(self, Action::Get | Action::Set { .. } | Action::Delete)
+        !self.is_read() && !matches!(self, Action::Set { .. } | Action::Delete)
     }
 }
 
@@ -131,6 +140,8 @@ pub(crate) struct Operation {
     pub(crate) count: Option<i64>,
     /// What it must see.
     pub(crate) floor: Floor,
+    /// And of siblings.
+    pub(crate) siblings: Option<Box<SiblingFloor>>,
     /// Only real replicas count for it, so that it binds and is bound by others of its kind.
     pub(crate) is_binding: bool,
     /// A replica of its key has lost rows meanwhile: what it has seen is no promise.

@@ -28,6 +28,7 @@ mod node;
 mod plan;
 mod queue;
 mod random;
+mod repair;
 mod report;
 mod runner;
 mod shell;

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use gyre_cluster::level::Consistency;
-use gyre_storage::{KeyRef, Record};
+use gyre_cluster::modify::context::CausalContext;
+use gyre_storage::siblings::Dot;
+use gyre_storage::{Hlc, KeyRef, Record};
 
 /// A deliberate bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,19 +30,27 @@ pub enum Mutation {
     HintLostInCrash,
     /// A hint is removed when its record is sent, not when that is acknowledged.
     HintDroppedEarly,
-    /// A node that has lost its disk writes counter cells under a name it had before.
-    ActorReused,
     /// A node stamps by its wall clock, whatever the others' say.
     OwnClockBelieved,
     /// A process that starts does not begin where its clock was.
     ClockMarkForgotten,
     /// The sweeper deletes what has expired by a tombstone that it stamps itself.
     SweptAnew,
+    /// The trees of some slots miss everything.
+    TreeMissesLeaf,
+    /// A process that is killed takes the marks of dirty segments with it.
+    DirtyMarkLost,
+    /// A node that has lost its disk writes counter cells under a name it had before.
+    ActorReused,
+    /// The context that a client gets claims to have seen what was written a little later.
+    ContextTooWide,
+    /// A write with a context replaces nothing.
+    ContextIgnored,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 12] = [
+    pub const ALL: [Mutation; 16] = [
         Mutation::AckBeforeApply,
         Mutation::NoReadRepair,
         Mutation::ArrivalOrder,
@@ -49,10 +59,14 @@ impl Mutation {
         Mutation::QuorumOffByOne,
         Mutation::HintLostInCrash,
         Mutation::HintDroppedEarly,
-        Mutation::ActorReused,
         Mutation::OwnClockBelieved,
         Mutation::ClockMarkForgotten,
         Mutation::SweptAnew,
+        Mutation::TreeMissesLeaf,
+        Mutation::DirtyMarkLost,
+        Mutation::ActorReused,
+        Mutation::ContextTooWide,
+        Mutation::ContextIgnored,
     ];
 
     /// Its name on the command line.
@@ -67,10 +81,30 @@ impl Mutation {
             Mutation::QuorumOffByOne => "quorum-off-by-one",
             Mutation::HintLostInCrash => "hint-lost-in-crash",
             Mutation::HintDroppedEarly => "hint-dropped-early",
-            Mutation::ActorReused => "actor-reused",
             Mutation::OwnClockBelieved => "own-clock-believed",
             Mutation::ClockMarkForgotten => "clock-mark-forgotten",
             Mutation::SweptAnew => "swept-anew",
+            Mutation::TreeMissesLeaf => "tree-misses-leaf",
+            Mutation::DirtyMarkLost => "dirty-mark-lost",
+            Mutation::ActorReused => "actor-reused",
+            Mutation::ContextTooWide => "context-too-wide",
+            Mutation::ContextIgnored => "context-ignored",
+        }
+    }
+
+    /// The context that a client has of a read which gave `context`.
+    pub(crate) fn distort_context(mutation: Option<Mutation>, context: CausalContext) -> CausalContext {
+        const WIDER: u64 = Hlc::from_millis(500).0;
+        match mutation {
+            Some(Mutation::ContextIgnored) => CausalContext::default(),
+            Some(Mutation::ContextTooWide) => {
+                let mut wider = context.clone();
+                for dot in context.seen.iter() {
+                    wider.seen.see(Dot { event: dot.event.saturating_add(WIDER), ..dot });
+                }
+                wider
+            }
+            _ => context,
         }
     }
 

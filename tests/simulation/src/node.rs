@@ -9,6 +9,7 @@ use gyre_cluster::clock::HybridClock;
 use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, OpId, ScannedPage, Ticket};
 use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::node::NodeId;
+use gyre_cluster::repair::Repair;
 use gyre_cluster::ring::Ring;
 use gyre_cluster::sweep::Sweeper;
 use gyre_cluster::time::{MonoMicros, Now};
@@ -23,6 +24,7 @@ use crate::handoff::{self, Replay};
 use crate::mutation::{Distortion, Mutation};
 use crate::network::{LinkIndex, Network, Packet, WORKERS, WorkerAt};
 use crate::queue::{MS, Micros, SECOND};
+use crate::repair;
 use crate::shell::SimShell;
 use crate::surroundings::Env;
 use crate::sweep;
@@ -66,6 +68,7 @@ pub(crate) struct Process {
     pub(crate) replay: Replay,
     pub(crate) membership: Membership,
     pub(crate) sweeper: Sweeper,
+    pub(crate) repair: Repair,
     pub(crate) workers: Vec<Worker>,
 }
 
@@ -178,11 +181,23 @@ impl Node {
         let (locks, distortion) = (Locks::default(), Distortion::new(env.mutation));
         let membership = Membership::new(self.index, incarnation, env);
         let sweeper = sweep::sweeper(env.sweep_interval, now);
+        let repair = repair::core(id, actor as u64, &store, ring, env.compare_interval, now);
         let time = Time::new(now);
-        self.process =
-            Some(Process { store, hlc, time, locks, distortion, replay, membership, sweeper, workers });
+        self.process = Some(Process {
+            store,
+            hlc,
+            time,
+            locks,
+            distortion,
+            replay,
+            membership,
+            sweeper,
+            repair,
+            workers,
+        });
         self.compare_clocks_and_wait(env);
         self.sweep_and_wait(env);
+        self.compare_and_wait(env);
         self.gossip_and_wait(env);
         self.replay_and_wait(env);
         self.dial_all(env);
@@ -299,6 +314,7 @@ impl Node {
         self.heard_from(MonoMicros(env.queue.now()), node_id(from));
         match message {
             Message::Gossip { bytes } => self.hear(env, node_id(from), bytes),
+            Message::Exchange { bytes } => self.heed(env, node_id(from), bytes),
             Message::Ping { nonce } => self.tell_clock(env, packet, nonce),
             Message::Pong { nonce, reading } => {
                 self.hear_clock(env, node_id(from), nonce, reading, packet.clock);
@@ -413,6 +429,8 @@ impl Node {
             NodeLocal::Clock => self.compare_clocks_and_wait(env),
             NodeLocal::Handoff => self.replay_and_wait(env),
             NodeLocal::Sweep => self.sweep_and_wait(env),
+            NodeLocal::Repair => self.compare_and_wait(env),
+            NodeLocal::Work { ticket, work } => self.work(env, *ticket, work),
         }
     }
 

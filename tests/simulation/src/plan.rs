@@ -38,6 +38,12 @@ pub(crate) struct Plan {
     pub(crate) slow_commits_per_mille: u64,
     /// How often nodes sweep expired rows.
     pub(crate) sweep_interval: Micros,
+    /// How often nodes compare what they hold; `None` is not at all, until faults are over.
+    pub(crate) compare_interval: Option<Micros>,
+    /// Whether replicas must become equal by comparing alone, before anybody reads; else reads must make them so.
+    pub(crate) ends_by_comparing: bool,
+    /// Bytes that the hints of a node may take, if not as many as usual: then much is left for comparing to find.
+    pub(crate) hint_bytes_max: Option<u64>,
     pub(crate) fsync: FsyncPolicy,
     pub(crate) row_cache_bytes: usize,
     /// Whether reads that miss the row cache must touch the disk.
@@ -101,6 +107,12 @@ impl Plan {
         let is_sparse = !is_calm && random.chance(250);
         let think =
             if is_long { random.skewed(SECOND..20 * SECOND) } else { random.skewed(20 * MS..600 * MS) };
+        let mut comparing = Random::new(mix(seed ^ 0x636f_6d70));
+        let short = [None, None, Some(2 * SECOND), Some(10 * SECOND), Some(60 * SECOND)];
+        let compare_interval =
+            if is_long { comparing.pick(&[None, Some(10 * MINUTE)]) } else { comparing.pick(&short) };
+        let ends_by_comparing = compare_interval.is_some() || comparing.chance(500);
+        let hint_bytes_max = comparing.pick(&[None, Some(0), Some(500)]).filter(|_| ends_by_comparing);
         Plan {
             seed,
             nodes,
@@ -111,6 +123,9 @@ impl Plan {
             slow_commits_per_mille: random.pick(&[0, 2, 20]),
             // A stream of its own, so that a seed stays what it was.
             sweep_interval: Random::new(mix(seed ^ 0x7377_6565)).pick(&[200 * MS, SECOND, 10 * SECOND]),
+            compare_interval,
+            ends_by_comparing,
+            hint_bytes_max,
             fsync: random.pick(&[
                 FsyncPolicy::EverySecond,
                 FsyncPolicy::EverySecond,
@@ -146,10 +161,15 @@ impl Plan {
     /// The plan of [`crate::split`]: `nodes` nodes on a good network, many keys, everything at SLOPPY QUORUM.
     pub(crate) fn split(seed: u64, nodes: usize) -> Plan {
         let plan = Plan::new(seed, Options { nodes: Some(nodes), ..Options::default() });
-        let kinds = [Kind::Register, Kind::Register, Kind::Counter, Kind::Expiring, Kind::Log];
+        let kinds =
+            [Kind::Register, Kind::Register, Kind::Counter, Kind::Expiring, Kind::Log, Kind::Siblings];
         let keys = (0..SPLIT_KEYS).map(|index| Key::new(index, kinds[index % kinds.len()]));
         Plan {
             replication: 3,
+            // What hints do is shown, and they are to do it alone.
+            compare_interval: None,
+            ends_by_comparing: false,
+            hint_bytes_max: None,
             duration: SPLIT_AT + SPLIT_FOR + SECOND,
             weather: Weather {
                 latency: 100,
@@ -190,7 +210,13 @@ impl Plan {
 
     /// How the nodes open their stores.
     pub(crate) fn store_options(&self) -> StoreOptions {
-        StoreOptions { fsync: self.fsync, row_cache_bytes: self.row_cache_bytes, ..StoreOptions::new("") }
+        let usual = StoreOptions::new("");
+        StoreOptions {
+            fsync: self.fsync,
+            row_cache_bytes: self.row_cache_bytes,
+            hint_bytes_max: self.hint_bytes_max.unwrap_or(usual.hint_bytes_max),
+            ..usual
+        }
     }
 }
 

@@ -60,6 +60,10 @@ pub struct Report {
     pub handed_over: u64,
     /// Expired rows swept.
     pub swept: u64,
+    /// Exchanges that compared all they were to compare, and rows that they have sent.
+    pub exchanges: u64,
+    /// See above.
+    pub exchanged: u64,
     /// Keys of which hints alone had to bring the newest row to every replica, and did.
     pub owed: u64,
     /// How the replicas agreed after healing, before every key was read at ALL.
@@ -92,6 +96,8 @@ impl Report {
         self.suspicions = env.suspicions;
         self.handed_over = env.handed_over;
         self.swept = env.swept;
+        self.exchanges = env.exchanges;
+        self.exchanged = env.exchanged;
         self.strikes = strikes;
     }
 
@@ -122,6 +128,8 @@ impl Report {
         self.handed_over += other.handed_over;
         self.owed += other.owed;
         self.swept += other.swept;
+        self.exchanges += other.exchanges;
+        self.exchanged += other.exchanged;
         self.before_reads.equal += other.before_reads.equal;
         self.before_reads.different += other.before_reads.different;
     }
@@ -156,12 +164,14 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "rows: {} stamped in {} commits, {} handed over for hints, {} swept; after healing {} keys agreed on all replicas ({} of \
+            "rows: {} stamped in {} commits, {} handed over for hints, {} swept, {} sent in {} exchanges; after healing {} keys agreed on all replicas ({} of \
              them had to), {} more once they were read",
             self.stamps,
             self.commits,
             self.handed_over,
             self.swept,
+            self.exchanged,
+            self.exchanges,
             self.before_reads.equal,
             self.owed,
             self.before_reads.different

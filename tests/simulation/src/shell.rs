@@ -3,6 +3,7 @@
 use gyre_cluster::clock::HybridClock;
 use gyre_cluster::coordinator::{LinkId, OpId, Shell, Tag, Ticket};
 use gyre_cluster::message::{Message, RequestId, ScanRange};
+use gyre_cluster::modify::Crowd;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::Outcome;
 use gyre_storage::{KeyRef, Record, Row, Store, Version};
@@ -171,6 +172,12 @@ impl Shell for SimShell<'_> {
             let at = WorkerAt { worker, ..self.at };
             let local = Local::Locked { op, key_hash };
             self.env.queue.after(delay, Event::Worker { at, boot: self.boot, local });
+        }
+    }
+
+    fn crowded(&mut self, key: KeyRef<'_>, crowd: Crowd) {
+        if let (Crowd::Merged { .. }, Some(key)) = (crowd, Key::index_of(key.key)) {
+            self.env.merged_siblings.push(key);
         }
     }
 

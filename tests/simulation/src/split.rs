@@ -48,6 +48,9 @@ pub struct SplitReport {
     pub written: u64,
     /// Counters that both halves added to. None of their increments is lost.
     pub counters: u64,
+    /// Keys that both halves wrote with contexts, and all acknowledged writes to those. Each of them is there at the end,
+    /// or was replaced by who had seen it.
+    pub siblings: (u64, u64),
 }
 
 /// Splits `nodes` nodes in the middle under `seed`.
@@ -65,6 +68,7 @@ pub fn split(seed: u64, nodes: usize) -> Result<SplitReport, Failure> {
     let mut halves = [Half::default(); 2];
     let mut writes: BTreeMap<usize, [Vec<Version>; 2]> = BTreeMap::new();
     let mut counted: BTreeMap<usize, [bool; 2]> = BTreeMap::new();
+    let mut siblings: BTreeMap<usize, [u64; 2]> = BTreeMap::new();
     for operation in within {
         let half = half_of(operation);
         halves[half].count(operation);
@@ -75,6 +79,9 @@ pub fn split(seed: u64, nodes: usize) -> Result<SplitReport, Failure> {
             }
             (Kind::Counter, Action::Add { .. }) if is_done => {
                 counted.entry(operation.key).or_default()[half] = true;
+            }
+            (Kind::Siblings, Action::SetSibling { .. }) if is_done => {
+                siblings.entry(operation.key).or_default()[half] += 1;
             }
             _ => {}
         }
@@ -88,6 +95,10 @@ pub fn split(seed: u64, nodes: usize) -> Result<SplitReport, Failure> {
         contended: both.clone().count() as u64,
         discarded: both.map(lost).sum::<usize>() as u64,
         written: writes.values().flatten().map(Vec::len).sum::<usize>() as u64,
+        siblings: siblings
+            .values()
+            .filter(|halves| halves.iter().all(|writes| *writes > 0))
+            .fold((0, 0), |(keys, writes), halves| (keys + 1, writes + halves[0] + halves[1])),
         counters: counted.values().filter(|halves| **halves == [true, true]).count() as u64,
     })
 }
@@ -120,8 +131,9 @@ impl fmt::Display for SplitReport {
         writeln!(
             f,
             "last write wins: {} of {} acknowledged writes to plain strings were discarded, on {} keys that both halves \
-             wrote; no increment of {} counters that both added to was",
-            self.discarded, self.written, self.contended, self.counters
+             wrote; no increment of {} counters that both added to was, nor any of {} values of {} keys that both wrote \
+             with contexts",
+            self.discarded, self.written, self.contended, self.counters, self.siblings.1, self.siblings.0
         )?;
         write!(f, "{}", self.run)
     }

@@ -28,6 +28,8 @@ pub(crate) struct Env {
     /// What has become of hints.
     pub(crate) owed: Owed,
     pub(crate) mutation: Option<Mutation>,
+    /// Keys of which a write has merged siblings, since the world last looked.
+    pub(crate) merged_siblings: Vec<usize>,
     /// Operations that have ended and whose clients are to be told.
     pub(crate) finished: Vec<(Tag, Outcome)>,
     /// Which node an id names.
@@ -48,6 +50,11 @@ pub(crate) struct Env {
     pub(crate) sweep_interval: Micros,
     /// Rows swept.
     pub(crate) swept: u64,
+    /// How often nodes compare what they hold; `None` while they do not.
+    pub(crate) compare_interval: Option<Micros>,
+    /// Exchanges that ended well, and rows that they have sent.
+    pub(crate) exchanges: u64,
+    pub(crate) exchanged: u64,
     /// How many commits in a thousand take long.
     slow_commits_per_mille: u64,
 }
@@ -61,6 +68,7 @@ impl Env {
             journal: Journal::new(plan),
             owed: Owed::default(),
             mutation: plan.mutation,
+            merged_siblings: Vec::new(),
             finished: Vec::new(),
             names: (0..plan.nodes).map(|index| (node_id(index), index)).collect(),
             topology,
@@ -71,6 +79,9 @@ impl Env {
             handed_over: 0,
             sweep_interval: plan.sweep_interval,
             swept: 0,
+            compare_interval: plan.compare_interval,
+            exchanges: 0,
+            exchanged: 0,
             slow_commits_per_mille: plan.slow_commits_per_mille,
         }
     }

@@ -3,6 +3,7 @@
 use gyre_cluster::coordinator::{Coordinator, Tag};
 use gyre_cluster::level::Quorums;
 use gyre_cluster::message::Levels;
+use gyre_cluster::modify::context::CausalContext;
 use gyre_cluster::modify::{ExpiryChange, Modify, SetCondition};
 use gyre_cluster::outcome::Outcome;
 use gyre_cluster::time::Now;
@@ -33,7 +34,7 @@ impl World {
             intents = workload::step(&mut self.env.random, &self.plan);
         }
         for mut intent in intents {
-            if intent.action == Action::Append && self.checkers.is_log_full(intent.key) {
+            if self.checkers.is_full(intent.key, intent.action) {
                 intent.action = Action::Get;
             }
             let (node, worker) = (self.clients[client].node, self.clients[client].worker);
@@ -61,6 +62,7 @@ impl World {
             version: None,
             count: None,
             floor: Floor::default(),
+            siblings: None,
             is_binding: false,
             is_tainted: false,
             is_abandoned: false,
@@ -81,15 +83,23 @@ impl World {
         let operation = self.history.get_mut(tag);
         operation.begun_at = Some(now);
         operation.expiry_ms = match operation.action {
-            Action::Set { ttl_ms } | Action::GetExpire { ttl_ms } => ttl_ms.map(|ttl| wall.0 + ttl),
+            Action::Set { ttl_ms } | Action::GetExpire { ttl_ms } | Action::SetSibling { ttl_ms, .. } => {
+                ttl_ms.map(|ttl| wall.0 + ttl)
+            }
             _ => None,
         };
         self.checkers.begin(operation);
         let (operation, key) = (operation.clone(), self.plan.keys[operation.key].name.clone());
         let pad = if self.env.random.chance(50) { self.env.random.below(3_000) as usize } else { 0 };
         let value = [word(tag.0).into_bytes(), vec![b'.'; pad]].concat();
+        let from = match operation.action {
+            Action::SetSibling { from, .. } => from,
+            Action::DeleteSiblings { from } => Some(from),
+            _ => None,
+        };
+        let context = from.and_then(|from| self.contexts.get(&from.0)).cloned().unwrap_or_default();
         let version = self.nodes[node].step(&mut self.env, operation.worker, |core, shell, now| {
-            start(core, shell, now, &operation, KeyRef::new(0, &key), &value)
+            start(core, shell, now, &operation, KeyRef::new(0, &key), (&value, &context))
         });
         if let Some(Some(version)) = version {
             self.history.get_mut(tag).version = Some(version);
@@ -98,6 +108,9 @@ impl World {
 
     /// Tells clients how their operations have ended.
     pub(crate) fn deliver(&mut self) {
+        for key in std::mem::take(&mut self.env.merged_siblings) {
+            self.checkers.merged_siblings(key);
+        }
         while let Some((tag, outcome)) = self.env.finished.pop() {
             match handoff::node_of(tag) {
                 Some(node) => self.nodes[node].handed(&mut self.env, tag, &outcome),
@@ -124,6 +137,11 @@ impl World {
         self.env.queue.fold(tag.0 << 8 | operation.end as u64);
         if let (End::Done, Some(version)) = (operation.end, operation.version) {
             self.env.journal.acknowledged(node, key, version);
+        }
+        if let (Action::GetSiblings, Outcome::Record(record)) = (operation.action, &outcome) {
+            let mut context = Vec::new();
+            Mutation::distort_context(self.env.mutation, CausalContext::of(record)).encode(&mut context);
+            self.contexts.insert(tag.0, context);
         }
         if let Outcome::Record(record) = &outcome {
             self.env.journal.shown(self.plan.keys[key].key_ref(), record, node);
@@ -236,7 +254,7 @@ fn start(
     now: Now,
     operation: &Operation,
     key: KeyRef<'_>,
-    value: &[u8],
+    (value, context): (&[u8], &[u8]),
 ) -> Option<Version> {
     let mutation: Option<Mutation> = shell.env.mutation;
     let levels = Levels {
@@ -248,7 +266,7 @@ fn start(
     let expiry = operation.expiry_ms.map(UnixMillis);
     let held = |holder: Tag| word(holder.0).into_bytes();
     let modify = match operation.action {
-        Action::Get => {
+        Action::Get | Action::GetSiblings => {
             core.read(shell, now, tag, key, levels.reading());
             return None;
         }
@@ -275,6 +293,8 @@ fn start(
             return None;
         }
         Action::GetDelete => Modify::GetDelete,
+        Action::SetSibling { .. } => Modify::SetSibling { context, value, expiry },
+        Action::DeleteSiblings { .. } => Modify::DeleteSiblings { context },
         Action::GetExpire { .. } => {
             Modify::GetExpire { expiry: expiry.map_or(ExpiryChange::Clear, ExpiryChange::At) }
         }

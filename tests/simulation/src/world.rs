@@ -14,6 +14,7 @@ use crate::event::{Event, NodeLocal};
 use crate::fault::FaultEvent;
 use crate::gossip;
 use crate::history::{End, History};
+use crate::mutation::Mutation;
 use crate::network::{LinkIndex, Packet};
 use crate::node::{Node, node_id};
 use crate::plan::Plan;
@@ -53,6 +54,8 @@ pub(crate) struct World {
     pace: (Micros, u64),
     /// How many faults have struck.
     pub(crate) strikes: u64,
+    /// What clients have got from VC.GET, by operation.
+    pub(crate) contexts: BTreeMap<u64, Vec<u8>>,
     /// Nodes whose disk has failed to sync, so that a restart may lose rows.
     pub(crate) unsafe_disks: BTreeSet<usize>,
     /// Nodes that have lost their disk.
@@ -91,6 +94,7 @@ impl World {
             recovered_at: None,
             pace: (0, 0),
             strikes: 0,
+            contexts: BTreeMap::new(),
             unsafe_disks: BTreeSet::new(),
             disks_lost: BTreeSet::new(),
             clock_right_at: vec![None; plan.nodes],
@@ -217,7 +221,7 @@ impl World {
         self.nodes[owner.node].step(&mut self.env, owner.worker, |core, shell, now| {
             core.peer_down(shell, now, node_id(peer));
         });
-        self.nodes[owner.node].peer_changed(&self.env, peer);
+        self.nodes[owner.node].peer_changed(&mut self.env, peer);
     }
 
     fn dial(&mut self, link: LinkIndex) {
@@ -230,7 +234,7 @@ impl World {
             return network.redial(queue, random, link);
         }
         self.nodes[owner.node].step(&mut self.env, owner.worker, |core, _, _| core.peer_up(node_id(peer)));
-        self.nodes[owner.node].peer_changed(&self.env, peer);
+        self.nodes[owner.node].peer_changed(&mut self.env, peer);
     }
 
     fn node_local(&mut self, node: usize, local: &NodeLocal) {
@@ -259,6 +263,9 @@ impl World {
             return;
         }
         self.report.stops += 1;
+        if self.env.mutation == Some(Mutation::DirtyMarkLost) {
+            self.nodes[node].disk.lose_dirty_marks();
+        }
         for event in self.nodes[node].stop() {
             // Connections to it end; what else waited for it is gone with it.
             if let Event::Invoke { tag, .. } = event {
@@ -311,7 +318,7 @@ impl World {
             }
             let records: Vec<Record> = replicas.iter().map(|&replica| held[replica][key].clone()).collect();
             let anywhere: Vec<&Record> = held.iter().map(|records| &records[key]).collect();
-            let verdict = self.checkers.rows_lost(key, &records, &anywhere, loss, self.plan.fsync);
+            let verdict = self.checkers.rows_lost(key, &records, &anywhere, loss, self.plan.fsync, &self.env);
             if verdict.is_err() {
                 self.judged = key;
             }

@@ -3,19 +3,23 @@
 use gyre_simulation::{Failure, Mutation, Options, run_seed};
 
 /// The bug, and within how many seeds it must be caught. `docs/simulation.md` says how many it took.
-const BOUNDS: [(Mutation, u64); 12] = [
+const BOUNDS: [(Mutation, u64); 16] = [
     (Mutation::AckBeforeApply, 20),
     (Mutation::NoReadRepair, 20),
     (Mutation::ArrivalOrder, 10),
     (Mutation::ClockNotMerged, 20),
     (Mutation::StaleCache, 10),
     (Mutation::QuorumOffByOne, 20),
-    (Mutation::HintLostInCrash, 60),
-    (Mutation::HintDroppedEarly, 150),
-    (Mutation::ActorReused, 150),
+    (Mutation::HintLostInCrash, 200),
+    (Mutation::HintDroppedEarly, 300),
     (Mutation::OwnClockBelieved, 60),
     (Mutation::ClockMarkForgotten, 150),
     (Mutation::SweptAnew, 20),
+    (Mutation::TreeMissesLeaf, 60),
+    (Mutation::DirtyMarkLost, 20),
+    (Mutation::ActorReused, 150),
+    (Mutation::ContextTooWide, 20),
+    (Mutation::ContextIgnored, 20),
 ];
 
 #[test]

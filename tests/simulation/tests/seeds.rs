@@ -21,6 +21,7 @@ fn two_hundred_seeds_hold() {
     assert!(report.done > 200_000 && report.strikes > 1_000 && report.stops > 500, "{report}");
     assert!(report.batches_lost > 100 && report.poisoned > 20 && report.suspicions > 50, "{report}");
     assert!(report.handed_over > 1_000 && report.owed > 1_000, "{report}");
+    assert!(report.exchanges > 20_000 && report.exchanged > 1_000, "{report}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod modifies;
 mod reads;
 mod scans;
 mod serving;
+mod siblings;
 mod sloppy;
 mod writes;
 
@@ -18,6 +19,7 @@ use super::{Coordinator, CoordinatorConfig, LinkId, OpId, Shell, Tag, Ticket};
 use crate::clock::HybridClock;
 use crate::level::Consistency;
 use crate::message::{Message, Reason, RequestId, ScanRange};
+use crate::modify::Crowd;
 use crate::node::NodeId;
 use crate::outcome::Outcome;
 use crate::ring::{Ring, RingMember};
@@ -57,6 +59,7 @@ struct Script {
     handed_on: Vec<(OpId, u64)>,
     finished: Vec<(Tag, Outcome)>,
     settled: Vec<(Tag, usize)>,
+    crowds: Vec<Crowd>,
 }
 
 impl Shell for Script {
@@ -129,6 +132,10 @@ impl Shell for Script {
 
     fn finish(&mut self, tag: Tag, outcome: Outcome) {
         self.finished.push((tag, outcome));
+    }
+
+    fn crowded(&mut self, _key: KeyRef<'_>, crowd: Crowd) {
+        self.crowds.push(crowd);
     }
 
     fn settled(&mut self, tag: Tag, acked: usize) {

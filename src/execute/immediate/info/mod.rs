@@ -15,6 +15,7 @@ use gyre_protocol::{Args, Reply};
 use crate::config::{ClientMode, Config};
 use crate::execute::immediate::{Immediate, REDIS_VERSION, cluster};
 use crate::metrics::CommandStats;
+use crate::status_report;
 
 use process::Process;
 use sections::Section;
@@ -102,6 +103,12 @@ fn gyre(text: &mut Text, cx: &Immediate<'_>, config: &Config) {
     text.field("consistency_mode", "STRICT");
     text.field("workers", config.workers);
     text.field("peer_port", config.peer_port);
+    let repair = cx.node.repair.load();
+    let oldest = status_report::repair::oldest_seconds(&repair, cx.now, cx.node.started_at);
+    text.field("anti_entropy_oldest_unverified_seconds", oldest.unwrap_or(0));
+    text.field("anti_entropy_rows_sent", repair.totals.rows_sent);
+    text.field("anti_entropy_rows_received", repair.totals.rows_received);
+    text.field("anti_entropy_marked_slots", repair.marked);
     coordination(text, cx);
 }
 

@@ -8,14 +8,14 @@ use crate::row::{Body, Cell, Row};
 use crate::tree::Marking;
 use crate::version::{Hlc, Version};
 
-/// Keys of one slot: two of one segment, then two of another.
-const KEYS: [&[u8]; 4] = [b"{slot}0", b"{slot}30", b"{slot}1", b"{slot}2"];
+/// Two of one segment, then two of one of another slot.
+const KEYS: [&[u8]; 4] = [b"{slot}0", b"{slot}30", b"{other}1", b"{other}6"];
 
 #[test]
 fn keys_stand_where_the_tests_need_them() {
     let segments = KEYS.map(|key| crate::tree::marks::segment_of(KeyRef::new(0, key).prefix()));
     assert_eq!((segments[0], segments[2]), (segments[1], segments[3]));
-    assert_ne!(segments[0], segments[2]);
+    assert_ne!(segments[0] / SEGMENTS_PER_SLOT, segments[2] / SEGMENTS_PER_SLOT);
 }
 
 fn row(key: &'static [u8], hlc: u64) -> Row<'static> {
@@ -34,10 +34,12 @@ fn slot() -> Slot {
 
 /// The tree's answer, once what is known to be dirty is hashed, is what hashing everything gives.
 fn check(store: &Store, what: &[Step]) {
-    let range = PrefixRange::of_slot(slot());
-    let sum = store.tree_sums(&[range]).unwrap()[0];
-    let expected = hashing::sum_of(store.engine.as_ref(), &store.counted(), range).unwrap();
-    assert_eq!(sum, expected, "after {what:?}");
+    for key in [KEYS[0], KEYS[2]] {
+        let range = PrefixRange::of_slot(KeyRef::new(0, key).slot());
+        let sum = store.tree_sums(&[range]).unwrap()[0];
+        let expected = hashing::sum_of(store.engine.as_ref(), &store.counted(), range).unwrap();
+        assert_eq!(sum, expected, "after {what:?}");
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,7 @@ enum Step {
     EndGeneration,
     CarryOver,
     Hash,
+    DeleteMarks,
     Store,
 }
 
@@ -89,7 +92,11 @@ impl<'a> World<'a> {
             }
             Step::CarryOver if !marks.is_quiet(self.ended) => return false,
             Step::CarryOver => marks.carry_over(self.ended, &self.wanted),
-            Step::Hash => self.hashed = Some(self.store.hash_taken(&self.wanted, self.ended).unwrap()),
+            Step::Hash => self.hashed = Some(self.store.hash_taken(&self.wanted).unwrap()),
+            Step::DeleteMarks => {
+                let batch = &mut self.hashed.as_mut().unwrap().batch;
+                self.store.delete_marks(&self.wanted, self.ended, batch).unwrap();
+            }
             Step::Store => {
                 assert!(self.store.store_sums(&self.wanted, self.hashed.take().unwrap()).unwrap());
             }
@@ -160,7 +167,7 @@ fn run(steps: &[Step], kept: Option<usize>) -> Option<usize> {
 #[test]
 fn no_order_of_steps_and_no_crash_makes_the_tree_miss_a_row() {
     let commit = |commit| [Step::Begin(commit), Step::Write(commit), Step::Done(commit)];
-    let hash = [Step::EndGeneration, Step::CarryOver, Step::Hash, Step::Store];
+    let hash = [Step::EndGeneration, Step::CarryOver, Step::Hash, Step::DeleteMarks, Step::Store];
     let (first, second) = (commit(0), commit(1));
     let (mut ran, mut crashes) = (0, 0);
     let mut prefixes_seen = std::collections::HashSet::new();
@@ -224,7 +231,8 @@ fn horizon_that_rises_while_a_slot_is_hashed_makes_it_dirty_again() {
     }
     let wanted = store.dirty_of(&[PrefixRange::ALL]);
     let ended = store.tree.marks.take(&wanted);
-    let hashed = store.hash_taken(&wanted, ended).unwrap();
+    let mut hashed = store.hash_taken(&wanted).unwrap();
+    store.delete_marks(&wanted, ended, &mut hashed.batch).unwrap();
     store.set_horizons(&[Version { hlc: Hlc(7), node: 1 }]).unwrap();
     assert!(!store.store_sums(&wanted, hashed).unwrap());
     store.tree.marks.set(wanted);

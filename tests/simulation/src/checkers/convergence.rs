@@ -1,6 +1,6 @@
 //! What must hold once faults have stopped and everything has come to rest (invariant 6, and the ends of 1 and 7).
 
-use gyre_storage::{Cell, KeyRef, Record};
+use gyre_storage::{Cell, KeyRef, Record, UnixMillis};
 
 use super::held::count;
 use super::{Checkers, Verdict, ensure};
@@ -18,8 +18,11 @@ pub struct Agreement {
 
 impl Checkers {
     /// The end of `key`: `record` is what a read at ALL shows.
-    pub(crate) fn check_end(&self, key: usize, record: &Record) -> Verdict {
+    pub(crate) fn check_end(&self, key: usize, record: &Record, wall: UnixMillis) -> Verdict {
         let watch = self.key(key);
+        if watch.kind == Kind::Siblings {
+            watch.siblings.check_end(record, wall)?;
+        }
         ensure!(
             record.base() >= watch.acknowledged.version,
             "key {key} ended with {:?}, but {:?} was acknowledged",
@@ -68,13 +71,18 @@ impl Checkers {
     }
 }
 
-/// A record without the counter cells that its register has voided for ever: a replica need not know them.
+/// A record without the cells that its register has voided for ever: a replica need not know them.
 fn meaning(record: &Record, key: KeyRef<'_>) -> Record {
     let base = record.base();
     let void: Vec<u64> = record.counters().filter(|cell| cell.base < base).map(|cell| cell.actor).collect();
     let mut builder = gyre_storage::RecordBuilder::default();
     for row in record.rows(key) {
-        if !matches!(row.cell, Cell::Counter { actor } if void.contains(&actor)) {
+        let is_void = match row.cell {
+            Cell::Register => false,
+            Cell::Counter { actor } => void.contains(&actor),
+            Cell::Siblings { actor } => record.sibling_cells().all(|cell| cell.actor != actor),
+        };
+        if !is_void {
             builder.add(&row);
         }
     }

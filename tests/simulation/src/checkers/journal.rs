@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use gyre_cluster::clock::CLOCK_DRIFT_MS_MAX;
+use gyre_storage::siblings::{Dot, SiblingSet};
 use gyre_storage::{Body, Cell, KeyRef, Record, Row, UnixMillis, Version};
 
 use crate::history::Key;
@@ -27,6 +28,8 @@ struct KeyRows {
     rows: BTreeMap<(Option<u64>, Version), Fact>,
     /// The version of the first row whose value ends with an operation's word.
     by_word: BTreeMap<u64, Version>,
+    /// The dot under which an operation's value is among the siblings.
+    dots: BTreeMap<u64, Dot>,
 }
 
 /// All rows, by key.
@@ -84,6 +87,19 @@ impl Journal {
         {
             rows.by_word.entry(word).or_insert(row.version);
         }
+        if let Body::Siblings { set, .. } = row.body {
+            let set = SiblingSet::decode(set).expect("a row that is sent can be decoded");
+            for sibling in set.siblings() {
+                if let Some(word) = last_word(sibling.value) {
+                    rows.dots.entry(word).or_insert(sibling.dot);
+                }
+            }
+        }
+    }
+
+    /// The dots of all siblings of a key, by the operations that wrote them.
+    pub(crate) fn dots(&self, key: usize) -> &BTreeMap<u64, Dot> {
+        &self.keys[key].dots
     }
 
     /// A row reaches a replica.
@@ -161,6 +177,8 @@ fn actor(cell: Cell) -> Option<u64> {
     match cell {
         Cell::Register => None,
         Cell::Counter { actor } => Some(actor),
+        // Another cell than the same actor's counter.
+        Cell::Siblings { actor } => Some(!actor),
     }
 }
 
@@ -172,6 +190,9 @@ fn content(row: &Row<'_>) -> u64 {
             let word = chunk.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
             mix(hash.rotate_left(9) ^ word)
         }),
+        Body::Siblings { base, set } => {
+            set.iter().fold(mix(4 ^ base.hlc.0) ^ base.node, |hash, &byte| mix(hash ^ u64::from(byte)))
+        }
         Body::Counter { base, sum } => mix(mix(mix(3 ^ base.hlc.0) ^ base.node) ^ sum as u64),
     }
 }

@@ -9,16 +9,18 @@ pub(crate) mod journal;
 mod modifies;
 mod order;
 pub(crate) mod owed;
+mod siblings;
 
 use std::sync::Arc;
 
 use gyre_cluster::level::{Consistency, Quorums};
-use gyre_cluster::modify::ModifyReply;
+use gyre_cluster::modify::{ModifyError, ModifyReply};
 use gyre_cluster::outcome::{Failure, Outcome};
 use gyre_cluster::ring::Ring;
 use gyre_storage::{FsyncPolicy, Record, UnixMillis, Version, View};
 
 pub(crate) use held::Floor;
+pub(crate) use siblings::SiblingFloor;
 
 use crate::clock::truth_ms;
 use crate::history::{Action, End, Key, Kind, Operation};
@@ -27,6 +29,7 @@ use crate::surroundings::Env;
 use held::{Held, count};
 use modifies::{LockWatch, LogWatch};
 use order::OrderWatch;
+use siblings::SiblingWatch;
 
 /// How late a value may be read after its expiry while most clocks are right: as far as a node's time may be off.
 const LATE_MS_MAX: u64 = 1_200;
@@ -50,6 +53,7 @@ pub(crate) struct KeyWatch {
     log: LogWatch,
     lock: LockWatch,
     order: OrderWatch,
+    siblings: SiblingWatch,
 }
 
 /// All checkers that look at operations.
@@ -74,6 +78,24 @@ pub(crate) enum Loss {
     Disk,
 }
 
+/// What must still be somewhere when a machine has lost rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Promised {
+    /// What two nodes had when it was acknowledged, and had until now.
+    HeldTwice,
+    /// What two nodes had stored when it was acknowledged: no two lose rows of the same second.
+    Durable,
+    Nothing,
+}
+
+fn promised_by(loss: Loss, fsync: FsyncPolicy) -> Promised {
+    match (loss, fsync) {
+        (Loss::Disk, _) => Promised::HeldTwice,
+        (Loss::Power, FsyncPolicy::No) => Promised::Nothing,
+        (Loss::Power, _) => Promised::Durable,
+    }
+}
+
 /// Fails with a message unless a condition holds.
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
@@ -92,6 +114,7 @@ impl Checkers {
             KeyWatch {
                 kind: key.kind,
                 held: Held::new(replicas.len()),
+                siblings: SiblingWatch::new(replicas.len()),
                 replicas,
                 acknowledged: Floor::default(),
                 durable: Version::ZERO,
@@ -114,9 +137,20 @@ impl Checkers {
         &self.keys[key]
     }
 
-    /// Whether a log is so long that no more should be appended: each row holds all of it.
-    pub(crate) fn is_log_full(&self, key: usize) -> bool {
-        self.keys[key].kind == Kind::Log && self.keys[key].log.asked >= LOG_WORDS_MAX
+    /// Whether there were so many operations of this kind that there should be no more: each row of a log holds all of it,
+    /// and what must be known of siblings grows with each write.
+    pub(crate) fn is_full(&self, key: usize, action: Action) -> bool {
+        let watch = &self.keys[key];
+        match action {
+            Action::Append => watch.kind == Kind::Log && watch.log.asked >= LOG_WORDS_MAX,
+            Action::SetSibling { .. } | Action::DeleteSiblings { .. } => watch.siblings.is_full(),
+            _ => false,
+        }
+    }
+
+    /// A write to `key` had to merge siblings.
+    pub(crate) fn merged_siblings(&mut self, key: usize) {
+        self.keys[key].siblings.merged();
     }
 
     /// A node takes an operation.
@@ -125,7 +159,14 @@ impl Checkers {
         let key = &mut self.keys[operation.key];
         operation.is_binding = is_binding;
         if is_binding {
-            operation.floor = key.held.seen_by(operation.levels.read.needed(key.held.replicas()));
+            let needed = operation.levels.read.needed(key.held.replicas());
+            operation.floor = key.held.seen_by(needed);
+            if key.kind == Kind::Siblings && operation.action.is_read() {
+                operation.siblings = Some(Box::new(key.siblings.floor(needed)));
+            }
+        }
+        if key.kind == Kind::Siblings {
+            key.siblings.begin(operation);
         }
         match operation.action {
             Action::Add { delta } => key.asked += delta,
@@ -168,6 +209,8 @@ impl Checkers {
                 );
             }
             Outcome::Modified(reply) => key.modified(operation, reply, env)?,
+            // Where a clock was wrong, and just after a restart.
+            Outcome::Refused(ModifyError::ContextAhead) => {}
             Outcome::Refused(_) => {
                 ensure!(key.kind == Kind::Mixed, "a {:?} key refused {operation}", key.kind);
             }
@@ -189,16 +232,20 @@ impl Checkers {
         anywhere: &[&Record],
         loss: Loss,
         fsync: FsyncPolicy,
+        env: &Env,
     ) -> Verdict {
         let watch = &mut self.keys[key];
+        if watch.kind == Kind::Siblings {
+            watch.siblings.rows_lost(records, anywhere, promised_by(loss, fsync), env.journal.dots(key))?;
+        }
         watch.held.cap(records);
         let left = Floor::of(&anywhere.iter().fold(Record::ABSENT, |all, record| all.merge(record)));
         watch.acknowledged.version = watch.acknowledged.version.min(left.version);
         watch.acknowledged.count = watch.acknowledged.count.min(left.count);
-        let promised = match (loss, fsync) {
-            (Loss::Disk, _) => watch.held_twice,
-            (Loss::Power, FsyncPolicy::No) => Version::ZERO,
-            (Loss::Power, _) => watch.durable,
+        let promised = match promised_by(loss, fsync) {
+            Promised::HeldTwice => watch.held_twice,
+            Promised::Durable => watch.durable,
+            Promised::Nothing => Version::ZERO,
         };
         ensure!(
             promised <= left.version,
@@ -244,7 +291,7 @@ impl KeyWatch {
             record.base(),
             floor.version
         );
-        if record.view(wall).is_some() {
+        if record.view(wall).is_some() && !record.has_siblings() {
             let expiry_ms = env.journal.expiry_ms(operation.key, record.base());
             ensure!(
                 expiry_ms.is_none_or(|at| at > wall.0),
@@ -256,6 +303,8 @@ impl KeyWatch {
                 "a value that expired at {expiry_ms:?} was read at {truth_ms}\n{operation}"
             );
         }
+        let expired = record.siblings(wall).into_iter().find(|s| s.expiry.is_some_and(|at| at <= wall));
+        ensure!(expired.is_none(), "a sibling that expired was read at {wall:?}: {expired:?}\n{operation}");
         let swept_early = record.register().filter(|r| r.is_swept() && r.expiry.is_some_and(|at| at > wall));
         ensure!(
             swept_early.is_none() || !clocks_are_close,
@@ -267,6 +316,10 @@ impl KeyWatch {
             self.check_count(value, floor.count, operation)?;
             operation.count = Some(value);
             seen.count = value;
+        }
+        if self.kind == Kind::Siblings {
+            let holders = operation.is_promise().then(|| self.needed(operation.levels.read));
+            self.siblings.read(operation, record, wall, holders)?;
         }
         if let (Kind::Log, Some(View::Bytes(value))) = (self.kind, record.view(wall)) {
             self.log.read(value, operation)?;
@@ -335,6 +388,16 @@ impl KeyWatch {
                 if !operation.is_tainted {
                     self.acknowledged.count += delta;
                 }
+            }
+            (Action::SetSibling { .. }, _) if self.kind == Kind::Siblings => {
+                let holders = self.needed(operation.levels.write);
+                self.siblings.acknowledge(operation, holders);
+            }
+            (Action::DeleteSiblings { .. }, _) if self.kind == Kind::Siblings => {
+                // If it found nothing to delete it need not have written.
+                let (read, write) = (operation.levels.read, operation.levels.write);
+                let holders = self.needed(read).min(self.needed(write));
+                self.siblings.acknowledge(operation, holders);
             }
             (Action::Append | Action::Acquire, ModifyReply::Integer(_) | ModifyReply::Done) => {
                 let version = env.journal.version_of(operation.key, operation.tag.0);
