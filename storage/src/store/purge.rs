@@ -73,12 +73,12 @@ impl Store {
         let range = Range { db: None, from, end: whole.end, with_values: false };
         let mut step = PurgeStep::default();
         let mut doomed: Vec<(u8, Vec<u8>)> = Vec::new();
-        step.next = scan::each_key(self.engine.as_ref(), range, &|_| true, &mut |seen| {
+        step.next = scan::each_key(self.engine.as_ref(), range, &|_, _| true, &mut |seen| {
             step.looked_at = seen.keys;
-            if let Some((key, record)) = seen.found
+            if let Some((db, key, record)) = seen.found
                 && has_purgeable(&record, seen.sibling_cells, horizon)
             {
-                doomed.push((key.db, key.key.to_vec()));
+                doomed.push((db, key.to_vec()));
             }
             seen.keys < keys_max
         })?;
