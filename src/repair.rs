@@ -123,7 +123,7 @@ pub fn request(worker: &Rc<Worker>, wanted: &Wanted) {
 impl Running {
     fn time(&self) -> (gyre_cluster::time::MonoMicros, Hlc) {
         let now = self.worker.now();
-        (now.mono, self.worker.node().clock.stamp(now.wall))
+        (now.mono, self.worker.node().clock.mark(now.wall))
     }
 
     /// Tells the core what has changed and carries out what it wants. Answers when to come again.

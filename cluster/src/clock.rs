@@ -77,11 +77,16 @@ impl HybridClock {
     }
 
     /// A stamp for an event at wall-clock time `wall`: greater than every stamp given and every clock observed
-    /// before, on any thread, and never behind `wall`.
+    /// before, on any thread, and never behind `wall`. Only a clock that [is settled](HybridClock::is_settled) stamps.
     ///
     /// # Panics
     /// In the year 10889, when 48 bits of milliseconds are used up: a stamp must never repeat.
     pub fn stamp(&self, wall: UnixMillis) -> Hlc {
+        debug_assert!(self.is_settled(), "stamped by a wall clock that nobody has confirmed");
+        self.advance(wall)
+    }
+
+    fn advance(&self, wall: UnixMillis) -> Hlc {
         let floor = Hlc::from_millis(wall.0).0;
         let mut last = self.last.load(Ordering::Acquire);
         loop {
@@ -110,6 +115,12 @@ impl HybridClock {
         }
         self.raise_to(remote);
         Ok(())
+    }
+
+    /// A value between everything given or observed before and everything given later, for those who note when they
+    /// looked at something: a stamp, or, while `wall` may not be believed, the next value whatever it shows.
+    pub fn mark(&self, wall: UnixMillis) -> Hlc {
+        self.advance(if self.is_settled() { wall } else { UnixMillis(0) })
     }
 
     /// The latest value given or observed, without advancing: what outgoing messages carry.
@@ -181,6 +192,18 @@ mod tests {
         assert!(clock.observe(Hlc::from_millis(9_501), wall).is_err());
         assert_eq!(clock.observe(Hlc::from_millis(9_400), wall), Ok(()), "it drags nobody");
         assert_eq!(clock.now(), Hlc::from_millis(9_500));
+    }
+
+    #[test]
+    fn a_clock_that_is_not_settled_is_not_moved_by_its_wall_clock() {
+        let (clock, hour) = (HybridClock::default(), UnixMillis(3_600_000));
+        clock.raise_to(Hlc::from_millis(1_000));
+        clock.set_settled(false);
+        assert_eq!(clock.mark(hour), Hlc((1_000 << 16) + 1));
+        assert_eq!(clock.mark(hour), Hlc((1_000 << 16) + 2), "and marks are told apart");
+        clock.set_settled(true);
+        assert_eq!(clock.mark(UnixMillis(2_000)), Hlc::from_millis(2_000));
+        assert!(clock.stamp(UnixMillis(2_000)) > Hlc::from_millis(2_000));
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod kind {
     pub(super) const BUILD: u8 = 7;
     pub(super) const LOAD: u8 = 8;
     pub(super) const OLDEST_HINT: u8 = 9;
-    pub(super) const HAS_FAILED: u8 = 10;
+    pub(super) const HAS_FAILED: u8 = 11;
 }
 
 /// What a node is doing, in its own words.
