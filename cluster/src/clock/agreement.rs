@@ -15,8 +15,10 @@
 //!
 //! **Ties.** Of an even number of votes there are two medians, and any offset between them has as many votes on either
 //! side. The one is taken that is nearest to the time so far. So a clock that jumps is outvoted even in a cluster of two:
-//! both nodes know by their monotonic clocks which of the two it was. A node that has just started has no time so far; it
-//! takes the median of the times of peers that have one, and if there is none, its own wall clock.
+//! both nodes know by their monotonic clocks which of the two it was. A node that has just started has no time so far; what
+//! counts as that is the median of the times of peers that have one, and if there is none, where its hybrid clock was when
+//! it stopped, a moment ago as a rule. On a fresh node that is the lower median: of two clocks that nobody else confirms
+//! the later one is not believed, since what is stamped too early is overtaken, and what is stamped too late stays.
 //!
 //! **Not everybody is heard.** The time moves by more than the allowed drift only if most members, not just most of those
 //! heard, have said so lately: two wrong clocks may be among the three that are heard of five. While fewer do, the time runs on with
@@ -214,7 +216,7 @@ impl Agreement {
         let (offset, state) = if members.len() <= 1 {
             (wall, ClockState::Agreed)
         } else if self.may_settle(now, members.len()) {
-            self.vote(now, wall, members.len())
+            self.vote(now, wall, hlc, members.len())
         } else {
             (wall, ClockState::Settling)
         };
@@ -243,9 +245,10 @@ impl Agreement {
         self.is_settled() || self.samples.len() + 1 >= most(members) || has_waited
     }
 
-    fn vote(&self, now: MonoMicros, wall: i64, members: usize) -> (i64, ClockState) {
+    fn vote(&self, now: MonoMicros, wall: i64, hlc: Hlc, members: usize) -> (i64, ClockState) {
         let before = self.offset_us.or_else(|| self.time_of_peers());
-        let reference = before.unwrap_or(wall);
+        let stopped_at = own_offset(now, hlc.millis().saturating_mul(1_000));
+        let reference = before.unwrap_or(stopped_at);
         let votes = self.samples.values().map(|sample| sample.nearest_to(reference, now)).chain([wall]);
         let votes: Vec<i64> = votes.collect();
         let is_far = |from: i64, to: i64| from.abs_diff(to) > self.drift_us_max.unsigned_abs();

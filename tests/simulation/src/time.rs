@@ -78,13 +78,14 @@ impl Node {
         let members: Vec<NodeId> = (0..env.network.nodes).map(node_id).collect();
         let judgement = time.core.judge(MonoMicros(now), wall_us, hlc.now(), &members);
         time.offset_us = judgement.offset_us;
+        hlc.follow(judgement.majority);
+        hlc.set_settled(time.core.is_settled());
+        self.check_time(env);
+        let Some(Process { time, .. }) = &mut self.process else { return };
         if env.mutation == Some(Mutation::OwnClockBelieved) {
             time.offset_us -= judgement.correction_us;
         }
-        hlc.follow(judgement.majority);
-        hlc.set_settled(time.core.is_settled());
         self.latest_ms = self.latest_ms.max(time.read(now).0);
-        self.check_time(env);
     }
 
     /// While most clocks are right, the time of a node that was right stays so.
@@ -99,7 +100,10 @@ impl Node {
         if !is_right && time.was_right && env.mutation.is_none() {
             env.journal.violated(format!("the time of node {} is {off_us} µs off", self.index));
         }
-        env.strays += u64::from(!is_right);
+        if !is_right {
+            env.strays += 1;
+            env.journal.strayed();
+        }
         time.was_right |= is_right;
     }
 

@@ -177,12 +177,28 @@ fn two_nodes_know_which_of_their_clocks_has_jumped() {
 }
 
 #[test]
-fn two_nodes_that_start_with_different_clocks_cannot_know_who_is_right() {
-    let mut bench = Bench::new(2);
-    bench.hear(2, HOUR, None);
-    assert_eq!(bench.judge(0), (0, ClockState::Agreed));
-    let skew = bench.agreement.skews(bench.now, bench.reading(0, None).wall_us)[0];
+fn two_fresh_nodes_with_different_clocks_begin_with_the_earlier_one() {
+    let mut early = Bench::new(2);
+    early.hear(2, HOUR, None);
+    assert_eq!(early.judge(0), (0, ClockState::Agreed));
+    let skew = early.agreement.skews(early.now, early.reading(0, None).wall_us)[0];
     assert!(close(skew.ahead_us, HOUR) && skew.error_us < 600, "{skew:?}");
+    let mut late = Bench::new(2);
+    late.hear(2, 0, None);
+    let (time, state) = late.judge(HOUR);
+    assert!(close(time, 0) && state == ClockState::Outvoted, "{time}");
+}
+
+#[test]
+fn two_nodes_that_start_again_believe_the_clock_that_is_closer_to_when_they_stopped() {
+    for (wrong, other) in [(HOUR, 0), (-HOUR, 0), (0, HOUR), (0, -HOUR)] {
+        let mut bench = Bench::new(2);
+        bench.hlc = Hlc::from_millis(bench.reading(-10_000 * MS, None).wall_us / 1_000);
+        bench.hear(2, other, None);
+        let (time, state) = bench.judge(wrong);
+        let expected = if wrong == 0 { ClockState::Agreed } else { ClockState::Outvoted };
+        assert!(close(time, 0) && state == expected, "{wrong} {other}: {time}");
+    }
 }
 
 #[test]

@@ -39,8 +39,8 @@ pub(crate) struct Journal {
     known: BTreeMap<(usize, usize), Version>,
     /// For each node and key, the greatest version it has stamped and acknowledged, before this start too.
     acknowledged: BTreeMap<(usize, usize), Version>,
-    /// Whether most wall clocks stay within the allowed drift of each other.
-    are_most_clocks_right: bool,
+    /// Whether every node has gone by about the right time all the while.
+    are_times_right: bool,
     violation: Option<String>,
     stamps: u64,
 }
@@ -51,7 +51,7 @@ impl Journal {
             keys: std::iter::repeat_with(KeyRows::default).take(plan.keys.len()).collect(),
             known: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
-            are_most_clocks_right: plan.are_most_clocks_right(),
+            are_times_right: plan.are_most_clocks_right(),
             violation: None,
             stamps: 0,
         }
@@ -70,7 +70,7 @@ impl Journal {
             return self.violated(format!("node {node} made up a row of {}: {row:?}", name()));
         }
         let bound_ms = latest_wall_ms + CLOCK_DRIFT_MS_MAX + CLOCK_MARK_LEAD_MS;
-        if self.are_most_clocks_right && row.version.hlc.millis() > bound_ms {
+        if self.are_times_right && row.version.hlc.millis() > bound_ms {
             return self.violated(format!("node {node} stamped {row:?}, but its clock allows {bound_ms}"));
         }
         let known = self.known.entry((node, key)).or_default();
@@ -145,6 +145,11 @@ impl Journal {
     pub(crate) fn clock_lost(&mut self, node: usize) {
         self.known.retain(|(of, _), _| *of != node);
         self.acknowledged.retain(|(of, _), _| *of != node);
+    }
+
+    /// A node goes by a wrong time, for a reason that no node could see through.
+    pub(crate) fn strayed(&mut self) {
+        self.are_times_right = false;
     }
 
     /// The version of the row that operation `word` wrote, if it wrote a value.
