@@ -16,9 +16,10 @@
 //! **Ties.** Of an even number of votes there are two medians, and any offset between them has as many votes on either
 //! side. The one is taken that is nearest to the time so far. So a clock that jumps is outvoted even in a cluster of two:
 //! both nodes know by their monotonic clocks which of the two it was. A node that has just started has no time so far; what
-//! counts as that is the median of the times of peers that have one, and if there is none, where its hybrid clock was when
-//! it stopped, a moment ago as a rule. On a fresh node that is the lower median: of two clocks that nobody else confirms
-//! the later one is not believed, since what is stamped too early is overtaken, and what is stamped too late stays.
+//! counts as that is the median of the times of peers that have one. If there is none, the lower median is taken, unless by
+//! that clock the node would have stamped the future before it stopped: then the higher one. So it is neither a clock that
+//! was set back, nor, of two that both are possible, the later one: what is stamped too early is overtaken, what is stamped
+//! too late stays.
 //!
 //! **Not everybody is heard.** The time moves by more than the allowed drift only if most members, not just most of those
 //! heard, have said so lately: two wrong clocks may be among the three that are heard of five. While fewer do, the time runs on with
@@ -59,6 +60,8 @@ pub const ASKED_SETTLING_MAX: usize = 16;
 pub const SAMPLE_AGE_MS_MAX: u64 = 60_000;
 /// A clock that was wrong may be right again: only peers heard within this time can move the time far, in milliseconds.
 pub const FRESH_MS_MAX: u64 = 5_000;
+/// The durable mark that a hybrid clock starts from may be so far ahead of what was stamped, in milliseconds.
+const MARK_LEAD_MS_MAX: u64 = 1_000;
 /// A measurement that may be further off than half of the allowed drift tells nothing; but one that may be off by this
 /// much always does, in microseconds.
 const ERROR_US_USEFUL: u64 = 50_000;
@@ -247,13 +250,13 @@ impl Agreement {
 
     fn vote(&self, now: MonoMicros, wall: i64, hlc: Hlc, members: usize) -> (i64, ClockState) {
         let before = self.offset_us.or_else(|| self.time_of_peers());
-        let stopped_at = own_offset(now, hlc.millis().saturating_mul(1_000));
-        let reference = before.unwrap_or(stopped_at);
+        let reference = before.unwrap_or(wall);
         let votes = self.samples.values().map(|sample| sample.nearest_to(reference, now)).chain([wall]);
         let votes: Vec<i64> = votes.collect();
         let is_far = |from: i64, to: i64| from.abs_diff(to) > self.drift_us_max.unsigned_abs();
         let (low, high) = medians(votes.clone());
-        let mut time = reference.clamp(low, high);
+        let at_start = || if self.is_before(low, now, hlc) { high } else { low };
+        let mut time = before.map_or_else(at_start, |before| before.clamp(low, high));
         if before.is_some() && is_far(reference, time) {
             let is_beyond = |vote: i64| is_far(reference, vote) && (vote > reference) == (time > reference);
             let is_fresh = |sample: &&Sample| sample.age_us(now) <= FRESH_MS_MAX * 1_000;
@@ -270,6 +273,12 @@ impl Agreement {
         } else {
             (time, ClockState::Unconfirmed)
         }
+    }
+
+    /// Whether by a clock at `offset_us` this node has stamped the future before it started, so that it is wrong.
+    fn is_before(&self, offset_us: i64, now: MonoMicros, hlc: Hlc) -> bool {
+        let stamped = own_offset(now, hlc.millis().saturating_sub(MARK_LEAD_MS_MAX).saturating_mul(1_000));
+        offset_us < stamped.saturating_sub(self.drift_us_max)
     }
 
     /// The median of the times of the peers that have one.

@@ -190,14 +190,20 @@ fn two_fresh_nodes_with_different_clocks_begin_with_the_earlier_one() {
 }
 
 #[test]
-fn two_nodes_that_start_again_believe_the_clock_that_is_closer_to_when_they_stopped() {
-    for (wrong, other) in [(HOUR, 0), (-HOUR, 0), (0, HOUR), (0, -HOUR)] {
-        let mut bench = Bench::new(2);
-        bench.hlc = Hlc::from_millis(bench.reading(-10_000 * MS, None).wall_us / 1_000);
-        bench.hear(2, other, None);
-        let (time, state) = bench.judge(wrong);
-        let expected = if wrong == 0 { ClockState::Agreed } else { ClockState::Outvoted };
-        assert!(close(time, 0) && state == expected, "{wrong} {other}: {time}");
+fn of_two_clocks_at_a_start_the_earlier_counts_unless_the_node_has_stamped_after_it() {
+    for stopped_ago in [0, 10_000 * MS, 100 * HOUR] {
+        for (wall, other) in [(HOUR, 0), (0, HOUR), (-HOUR, 0), (0, -HOUR)] {
+            // A clock an hour back is seen through only if the node was down for less.
+            let is_possible = stopped_ago > HOUR;
+            let expected = if is_possible { wall.min(other) } else { 0 };
+            let mut bench = Bench::new(2);
+            let mark = EPOCH + bench.now.0.cast_signed() - stopped_ago + 400 * MS;
+            bench.hlc = Hlc::from_millis(u64::try_from(mark / MS).unwrap());
+            bench.hear(2, other, None);
+            let (time, state) = bench.judge(wall);
+            assert!(close(time, expected), "{wall} {other} {stopped_ago}: {time}");
+            assert_eq!(state == ClockState::Agreed, wall == expected);
+        }
     }
 }
 
