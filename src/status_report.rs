@@ -10,7 +10,7 @@ use gyre_protocol::Reply;
 use gyre_storage::HintStats;
 
 use crate::http::Observed;
-use crate::metrics::exposition::{Gauges, PeerGauges, render};
+use crate::metrics::exposition::{ClockGauges, Gauges, PeerGauges, render};
 use crate::node::Node;
 
 pub mod repair;
@@ -246,10 +246,12 @@ fn gauges(node: &Node) -> Gauges {
         ring_formed: node.has_formed(),
         ring_members: node.ring.load().members().len() as u64,
         store_poisoned: node.store.poisoned().is_some(),
-        clock_agreed: judgement.state == ClockState::Agreed,
-        clock_correction_us: judgement.correction_us,
-        clock_ahead_ms: node.clock.ahead_ms(node.time.now().wall),
-        clock_refusals: node.time.refusals(),
+        clock: ClockGauges {
+            agreed: judgement.state == ClockState::Agreed,
+            correction_us: judgement.correction_us,
+            ahead_ms: node.clock.ahead_ms(node.time.now().wall),
+            refusals: node.time.refusals(),
+        },
         store: node.store.stats(),
         hints: node.store.hint_counts(),
         hint_targets: node.handoff.load().to_vec(),

@@ -15,7 +15,10 @@ use prometheus::{Encoder, TextEncoder};
 
 use super::{CommandStats, Metrics};
 
+mod clock;
 mod repair;
+
+pub use clock::ClockGauges;
 
 /// Histogram bounds are powers of two of microseconds: 2^4 (16 µs) to 2^24 (16.8 s).
 const BOUND_EXPONENTS: std::ops::RangeInclusive<u32> = 4..=24;
@@ -44,14 +47,8 @@ pub struct Gauges {
     pub ring_members: u64,
     /// Whether the store refuses writes after a failed sync.
     pub store_poisoned: bool,
-    /// Whether the node stamps by its own wall clock.
-    pub clock_agreed: bool,
-    /// By how much the time differs from the node's wall clock, in microseconds.
-    pub clock_correction_us: i64,
-    /// How far the node has stamped ahead of the time, in milliseconds.
-    pub clock_ahead_ms: u64,
-    /// Messages refused since their sender's clock was too far ahead.
-    pub clock_refusals: u64,
+    /// Its clock.
+    pub clock: ClockGauges,
     /// The store.
     pub store: StoreStats,
     /// What has become of hints.
@@ -96,6 +93,7 @@ pub fn render(metrics: &Metrics, gauges: &Gauges) -> String {
     clients(&mut families, metrics, gauges);
     commands(&mut families, &metrics.commands_since_start());
     coordinators(&mut families, &metrics.coordinators());
+    clock::add(&mut families, &gauges.clock);
     peers(&mut families, &gauges.peers);
     hints(&mut families, gauges);
     repair::add(&mut families, &gauges.repair, gauges.oldest_unverified_seconds);
@@ -113,23 +111,6 @@ fn node(out: &mut Families, gauges: &Gauges) {
     out.gauge("gyre_ring_members", "Members of the ring.", gauges.ring_members);
     let poisoned = u64::from(gauges.store_poisoned);
     out.gauge("gyre_store_poisoned", "1 when the store refuses writes after a failed sync.", poisoned);
-    clock(out, gauges);
-}
-
-fn clock(out: &mut Families, gauges: &Gauges) {
-    let agreed = u64::from(gauges.clock_agreed);
-    out.gauge("gyre_clock_agreed", "1 when the node goes by its own wall clock.", agreed);
-    let help = "What the node adds to its wall clock to have the time it goes by.";
-    out.real_gauges("gyre_clock_correction_seconds", help, [(&[][..], seconds(gauges.clock_correction_us))]);
-    let help = "How far the node has stamped ahead of the time; others refuse more than max-clock-drift.";
-    out.gauge("gyre_clock_stamped_ahead_ms", help, gauges.clock_ahead_ms);
-    let help = "Messages refused because the clock of their sender was too far ahead.";
-    out.counter("gyre_clock_refusals_total", help, gauges.clock_refusals);
-}
-
-fn seconds(micros: i64) -> f64 {
-    // Exact enough for three centuries.
-    micros as f64 / 1e6
 }
 
 fn clients(out: &mut Families, metrics: &Metrics, gauges: &Gauges) {
@@ -306,13 +287,7 @@ fn peers(out: &mut Families, peers: &[PeerGauges]) {
     out.gauges("gyre_peer_up", "1 when the peer is connected.", each(|peer| u64::from(peer.up)));
     let phi = labels.iter().filter_map(|(labels, peer)| Some((&labels[..], peer.phi?)));
     out.real_gauges("gyre_peer_phi", "How suspicious the silence of the peer is; 8 is dead by default.", phi);
-    let skew = |of: fn((i64, u64)) -> i64| {
-        labels.iter().filter_map(move |(labels, p)| Some((&labels[..], seconds(of(p.clock_skew_us?)))))
-    };
-    let help = "How far the wall clock of the peer is ahead of this node's.";
-    out.real_gauges("gyre_peer_clock_skew_seconds", help, skew(|(ahead, _)| ahead));
-    let help = "How far gyre_peer_clock_skew_seconds may be off: half of the round trip, and age.";
-    out.real_gauges("gyre_peer_clock_skew_error_seconds", help, skew(|(_, error)| error.cast_signed()));
+    clock::add_peers(out, peers);
     let suspicions = each(|peer| peer.suspicions);
     out.counters("gyre_peer_suspicions_total", "How often gossip took the peer for dead.", suspicions);
     let queued = each(|peer| peer.queued_bytes);
