@@ -116,29 +116,19 @@ fn take_message(
     direction: Direction,
 ) -> Result<(), String> {
     let from = peer.identity.node;
-    let decoded = (incoming.kind == MESSAGE_FRAME).then(|| Message::decode(&incoming.payload));
-    match decoded {
-        // Whose clock is wrong shows only if these pass whatever the clocks are.
-        Some(Ok(message @ Message::Ping { .. })) => {
-            membership::receive(turn, peer, direction, &message);
-            return Ok(());
-        }
-        Some(Ok(Message::Pong { nonce, reading })) => {
-            timekeeping::answered(turn.node, from, nonce, reading, incoming.hlc);
-            return Ok(());
-        }
-        _ => {}
+    if incoming.kind == MESSAGE_FRAME && Message::is_about_clocks(&incoming.payload) {
+        return take_clock_message(turn, incoming, peer, direction);
     }
     if let Err(drift) = turn.node.clock.observe(incoming.hlc, turn.now.wall) {
         turn.node.time.count_refusal();
         tracing::error!(peer = %from, %drift, "a peer's clock is too far ahead: its messages are refused");
         return Err(drift.to_string());
     }
-    let Some(decoded) = decoded else {
+    if incoming.kind != MESSAGE_FRAME {
         tracing::debug!(kind = incoming.kind, "a frame of unknown kind is skipped");
         return Ok(());
-    };
-    match decoded {
+    }
+    match Message::decode(&incoming.payload) {
         Ok(message) if membership::is_for(&message) => membership::receive(turn, peer, direction, &message),
         Ok(message) => match direction {
             // Nothing is asked on a link of ours; an answer to link 0 would go nowhere.
@@ -148,6 +138,23 @@ fn take_message(
         // From a peer that is newer than this node, during a rolling upgrade.
         Err(DecodeError::UnknownKind { .. }) => {}
         Err(error) => return Err(error.to_string()),
+    }
+    Ok(())
+}
+
+/// A question for this node's clock, or the answer to one: whose clock is wrong shows only if these pass whatever the clocks
+/// are.
+fn take_clock_message(
+    turn: &mut Turn<'_>,
+    incoming: &Incoming<'_>,
+    peer: &Peer,
+    direction: Direction,
+) -> Result<(), String> {
+    match Message::decode(&incoming.payload).map_err(|error| error.to_string())? {
+        Message::Pong { nonce, reading } => {
+            timekeeping::answered(turn.node, peer.identity.node, nonce, reading, incoming.hlc);
+        }
+        message => membership::receive(turn, peer, direction, &message),
     }
     Ok(())
 }

@@ -18,6 +18,12 @@ impl<'a> Message<'a> {
         let message = reader.message()?;
         if reader.bytes.is_empty() { Ok(message) } else { Err(DecodeError::Malformed) }
     }
+
+    /// Whether `bytes`, if they are a message, are a [`Message::Ping`] or [`Message::Pong`].
+    #[must_use]
+    pub fn is_about_clocks(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(kind::PING | kind::PONG)))
+    }
 }
 
 /// What is left of a message.

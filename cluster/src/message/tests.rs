@@ -158,6 +158,8 @@ proptest! {
     fn every_message_survives_the_wire(parts in parts()) {
         with_message(&parts, |message| {
             let bytes = encoded(&message);
+            let is_about_clocks = matches!(message, Message::Ping { .. } | Message::Pong { .. });
+            assert_eq!(Message::is_about_clocks(&bytes), is_about_clocks);
             assert_eq!(Message::decode(&bytes), Ok(message));
         });
     }
