@@ -239,7 +239,7 @@ fn whole(file: &LiveFile) -> PrefixRange {
 fn walk_readable(
     alone: &DB,
     file: &LiveFile,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
 ) -> Result<Vec<PrefixRange>, StorageError> {
     let whole = whole(file);
     let step = ((whole.end - whole.from) / file.num_entries.max(1) / STEPS_PER_KEY).max(1);
