@@ -15,6 +15,7 @@ use super::message::Refusal;
 use super::pace::Pace;
 use super::slots::{SlotRun, SlotSet};
 use super::transfer::{Transfers, rest_of};
+use super::turns::Turns;
 use super::work::{Answer, Entry, KEYS_MAX, KeyEntry, LISTS_MAX, SPLITS_MAX, Split, Want, Work};
 use crate::time::MonoMicros;
 
@@ -147,6 +148,7 @@ struct Portion {
 pub(super) struct Exchange {
     /// Slots that are in no portion yet.
     left: SlotSet,
+    turns: Turns,
     total: usize,
     portion: Option<Portion>,
     portion_slots: usize,
@@ -158,11 +160,12 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Compares `slots`, about `portion_keys_max` keys at a time.
-    pub(super) fn new(slots: SlotSet, portion_keys_max: u64, now: MonoMicros) -> Exchange {
+    /// Compares `slots` in the order of `turns`, about `portion_keys_max` keys at a time.
+    pub(super) fn new(slots: SlotSet, turns: Turns, portion_keys_max: u64, now: MonoMicros) -> Exchange {
         Exchange {
             total: slots.len(),
             left: slots,
+            turns,
             portion: None,
             portion_slots: PORTION_SLOTS_FIRST,
             portion_keys_max,
@@ -227,7 +230,7 @@ impl Exchange {
     }
 
     fn begin_portion(&mut self, clock: Hlc, pace: &mut Pace) -> Next {
-        let slots = self.left.take_first(self.portion_slots);
+        let slots = self.turns.take(&mut self.left, self.portion_slots);
         if slots.is_empty() {
             return Next::Done;
         }

@@ -11,11 +11,14 @@ use crate::error::StorageError;
 use crate::hints::{self, ExpiryPass, Hint, HintCounts, HintStats};
 use crate::key::{KeyRef, Slot};
 use crate::record::Record;
+use crate::row::Row;
 use crate::unsound::Ranges;
 use crate::version::{Hlc, Version};
 
 /// How often forgetting looks for a moment without commits of its key's slot of the cache.
 pub(super) const QUIET_TRIES_MAX: usize = 10_000;
+/// The same of purging and sweeping, which leave a key to their next pass.
+pub(super) const PASS_TRIES_MAX: usize = 200;
 
 impl Store {
     /// Adds a hint to `batch`: node `target` misses the row of `key` of version `missed`. If the hints take as much as
@@ -187,16 +190,22 @@ impl Store {
 
     fn delete_covered(&self, key: KeyRef<'_>, record: &Record) -> Result<bool, StorageError> {
         let mut batch = Batch::default();
-        covered(self.engine.as_ref(), key, record, &mut batch)?;
+        delete_rows(self.engine.as_ref(), key, &mut batch, |row| record.covers(row))?;
         if batch.is_empty() {
             return Ok(false);
         }
-        self.writes_begun.fetch_add(1, Ordering::SeqCst);
         let marking = self.tree.begin(&mut batch);
-        self.write_removal(&mut batch)?;
+        self.write_row_removal(&mut batch)?;
         marking.written();
-        self.writes_done.fetch_add(1, Ordering::SeqCst);
         Ok(true)
+    }
+
+    /// As [`Store::write_removal`], of rows: whoever has read ahead reads them anew.
+    pub(super) fn write_row_removal(&self, batch: &mut Batch) -> Result<(), StorageError> {
+        self.writes_begun.fetch_add(1, Ordering::SeqCst);
+        self.write_removal(batch)?;
+        self.writes_done.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Writes deletions. They need not be durable: what they removed may come back and is then removed again.
@@ -208,19 +217,22 @@ impl Store {
     }
 }
 
-/// Adds the deletion of every row of `key` that `record` covers to `batch`.
-fn covered(
+/// Adds the deletion of every row of `key` that `is_doomed`, and of its entry in the expiry index, to `batch`. Answers how
+/// many rows these are.
+pub(super) fn delete_rows(
     engine: &dyn Engine,
     key: KeyRef<'_>,
-    record: &Record,
     batch: &mut Batch,
-) -> Result<(), StorageError> {
+    is_doomed: impl Fn(&Row<'_>) -> bool,
+) -> Result<usize, StorageError> {
     let mut start = Vec::new();
     put_key(&mut start, key);
+    let mut rows = 0;
     engine.walk_key(&start, Tier::Disk, &mut |row_key, value| {
         let parts = decode_row_key(row_key)?;
         let row = row_of(key, &parts, &decode_row_value(value)?);
-        if parts.key_bytes == start.len() && record.covers(&row) {
+        if parts.key_bytes == start.len() && is_doomed(&row) {
+            rows += 1;
             batch.delete(Family::Rows, row_key);
             if let Some(at) = row.expiry {
                 let mut entry = Vec::new();
@@ -230,5 +242,5 @@ fn covered(
         }
         Ok(Step::Next)
     })?;
-    Ok(())
+    Ok(rows)
 }

@@ -42,8 +42,8 @@ impl Store {
     /// Mends a file that a checksum mismatch was met in: whatever can be read of it is written anew, and the file dropped.
     /// Ranges of which rows could not be read are unsound from then on: reads fail there, and their slots are
     /// [marked](Store::marked_slots); once a mark is [cleared](Store::clear_marks), so are the unsound ranges of its slot.
-    /// `is_replicated` tells of which slots other nodes hold rows. Reads and writes wait for some moments, in all about as long as opening the store takes. For a thread that may
-    /// block, one call at a time.
+    /// `is_replicated` tells of which slots other nodes hold rows. Reads and writes wait for some moments, in all about as
+    /// long as opening the store takes. For a thread that may block, one call at a time.
     ///
     /// # Errors
     /// Of a file that holds other things than rows and trees, and whatever the disk says; the file then stays as it is
@@ -109,7 +109,7 @@ impl Store {
                 Ok(Step::Next)
             },
         )?;
-        self.write_removal(&mut batch)?;
+        self.write_row_removal(&mut batch)?;
         for (db, key) in purged {
             // An entry of the cache may have been newer than these rows; anti-entropy brings that again, if so.
             let key = KeyRef::new(db, &key);
