@@ -39,7 +39,7 @@ pub(crate) enum Walk {
     Incomplete,
 }
 
-/// Looks at one entry (key, value) and says how to go on.
+/// Looks at one entry (key, value) and says how to go on. It must not call the engine: that might wait for itself.
 pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<Step, StorageError> + 'a;
 
 /// What could be saved of a damaged file.
@@ -105,7 +105,19 @@ pub(crate) trait Engine: Send + Sync {
         Ok(None)
     }
 
-    /// Drops a damaged file with all that is in it.
+    /// Walks the rows in `range` as they would be without a damaged file, as far as they can be read.
+    fn walk_without(
+        &self,
+        _file: u64,
+        range: PrefixRange,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StorageError> {
+        let start = u32::try_from(range.from).unwrap_or(u32::MAX).to_be_bytes();
+        let end = u32::try_from(range.end).ok().map(u32::to_be_bytes);
+        self.walk_range(Family::Rows, &start, end.as_ref().map(|end| &end[..]), visit)
+    }
+
+    /// Drops a damaged file with all that is in it, after everything written was put on stable storage.
     fn drop_file(&self, _file: u64) -> Result<(), StorageError> {
         Ok(())
     }

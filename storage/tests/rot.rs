@@ -266,6 +266,37 @@ fn damaged_tree_is_built_anew_without_touching_a_row() {
     assert!(hits > 0, "no tree was hit");
 }
 
+/// A file says of rows below it that they are deleted. That must not be forgotten with the file.
+#[test]
+fn deleted_rows_do_not_come_back_with_the_file_that_deleted_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path(), Place::LastLevel);
+    let is_forgotten = |number: u64| number.is_multiple_of(3);
+    for number in (0..KEYS).filter(|number| is_forgotten(*number)) {
+        let name = key(number);
+        let name = KeyRef::new(0, &name);
+        assert!(store.forget(name, &store.read(name).unwrap()).unwrap());
+    }
+    put(&store, (0..KEYS).filter(|number| number % 3 == 1), 2);
+    drop(store);
+    let before: Vec<PathBuf> = tables(dir.path());
+    let store = open(dir.path());
+    let mut fresh = tables(dir.path());
+    fresh.retain(|table| !before.contains(table));
+    let table = fresh.remove(0);
+    flip(&table, table.metadata().unwrap().len() / 3);
+    assert!(!failed(&read_all(&store)).is_empty());
+    // Of whatever other nodes do not have, nothing in a gap is thrown away.
+    let mended = store.mend(&|_| false).unwrap().unwrap();
+    assert!(mended.rows_saved > 1_000 && !table.exists());
+    let after = read_all(&store);
+    assert!((1..400).contains(&failed(&after).len()));
+    for (number, found) in after {
+        let expected = [None, Some(2), Some(1)][(number % 3) as usize];
+        assert!(found.is_err() || found == Ok(expected), "{number}: {found:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 

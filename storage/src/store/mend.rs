@@ -15,6 +15,9 @@ use crate::stats::DamageStats;
 use crate::tree::PrefixRange;
 use crate::version::Hlc;
 
+/// Rows of a gap that are looked at in one step, about: more than a few there are only if a whole file cannot be read.
+const TIDY_ENTRIES: usize = 1 << 16;
+
 /// What became of a damaged file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mended {
@@ -61,6 +64,8 @@ impl Store {
     ) -> Result<Option<Mended>, StorageError> {
         let Some(salvage) = self.engine.salvage(file)? else { return Ok(None) };
         let Salvage { family, gaps, entries } = salvage;
+        // Slots that are stale from here on are hashed only when the file is gone.
+        let _alone = self.mending.write();
         let slots = match family {
             Family::Rows => self.distrust(&gaps)?,
             Family::Tree | Family::Dirty => {
@@ -73,42 +78,48 @@ impl Store {
                 return Err(StorageError::damaged(what));
             }
         };
-        let _alone = self.mending.write();
+        for gap in &gaps {
+            let mut left = Some(*gap);
+            while let Some(gap) = left {
+                left = self.tidy_gap(file, gap, is_replicated)?;
+            }
+        }
         // What fails from here on may leave the database closed.
         self.engine.drop_file(file).map_err(|error| self.fail(&error))?;
-        for gap in &gaps {
-            self.tidy_gap(*gap, is_replicated)?;
-        }
         Ok(Some(Mended { file, rows_saved: entries, slots }))
     }
 
-    /// Deletions of rows may have been lost, too, so that what they deleted shows again. Expired values are entered in the
-    /// expiry index once more. Rows that were purged must not come back: at or before the purge horizon all replicas have
-    /// every row that is left, so that here they can go, if there are others to send them.
-    fn tidy_gap(&self, gap: PrefixRange, is_replicated: &dyn Fn(Slot) -> bool) -> Result<(), StorageError> {
-        let start = u32::try_from(gap.from).unwrap_or(u32::MAX).to_be_bytes();
-        let end = u32::try_from(gap.end).ok().map(u32::to_be_bytes);
-        let mut batch = Batch::default();
-        let mut purged = Vec::new();
-        self.engine.walk_range(
-            Family::Rows,
-            &start,
-            end.as_ref().map(|end| &end[..]),
-            &mut |row_key, value| {
-                let parts = decode_row_key(row_key)?;
-                let value = decode_row_value(value)?;
-                let key = KeyRef { db: parts.db, key: parts.key, position: u64::from(parts.prefix) << 32 };
-                if parts.version.hlc <= self.purge.of(key.slot()).purged && is_replicated(key.slot()) {
-                    batch.delete(Family::Rows, row_key);
-                    purged.push((parts.db, parts.key.to_vec()));
-                } else if let (Some(at), Body::Value(_)) = (value.expiry, value.body) {
-                    let mut entry = Vec::new();
-                    put_expiry_key(&mut entry, at, &row_of(key, &parts, &value));
-                    batch.put(Family::Expiry, &entry, &[]);
-                }
-                Ok(Step::Next)
-            },
-        )?;
+    /// Deletions of rows may be lost, too, so that what they deleted will show again when `file` is gone. (This comes
+    /// before that, so that no crash comes between.) Expired values are entered in the expiry index once more. Rows that
+    /// were purged must not come back: at or before the purge horizon all replicas have every row that is left, so that
+    /// here they can go, if there are others to send them. Answers what is left of the gap after a bounded step.
+    fn tidy_gap(
+        &self,
+        file: u64,
+        gap: PrefixRange,
+        is_replicated: &dyn Fn(Slot) -> bool,
+    ) -> Result<Option<PrefixRange>, StorageError> {
+        let (mut batch, mut purged) = (Batch::default(), Vec::new());
+        let (mut entries, mut prefix, mut left) = (0, 0, None);
+        self.engine.walk_without(file, gap, &mut |row_key, value| {
+            let parts = decode_row_key(row_key)?;
+            let value = decode_row_value(value)?;
+            if entries >= TIDY_ENTRIES && parts.prefix != prefix {
+                left = Some(PrefixRange { from: u64::from(parts.prefix), ..gap });
+                return Ok(Step::Stop);
+            }
+            (entries, prefix) = (entries + 1, parts.prefix);
+            let key = KeyRef { db: parts.db, key: parts.key, position: u64::from(parts.prefix) << 32 };
+            if parts.version.hlc <= self.purge.of(key.slot()).purged && is_replicated(key.slot()) {
+                batch.delete(Family::Rows, row_key);
+                purged.push((parts.db, parts.key.to_vec()));
+            } else if let (Some(at), Body::Value(_)) = (value.expiry, value.body) {
+                let mut entry = Vec::new();
+                put_expiry_key(&mut entry, at, &row_of(key, &parts, &value));
+                batch.put(Family::Expiry, &entry, &[]);
+            }
+            Ok(Step::Next)
+        })?;
         self.write_row_removal(&mut batch)?;
         for (db, key) in purged {
             // An entry of the cache may have been newer than these rows; anti-entropy brings that again, if so.
@@ -117,7 +128,7 @@ impl Store {
                 self.cache.remove(key.hash64(), key);
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Makes ranges unsound, durably: their slots are marked, and their trees are hashed anew. Answers the slots.
@@ -217,7 +228,7 @@ mod tests {
             let horizon = PurgeHorizon { hidden: horizon, counted: horizon, purged: horizon };
             for key in [&b"old"[..], b"new"] {
                 store.raise_purge_horizons(&[(KeyRef::new(0, key).slot(), horizon)]).unwrap();
-                store.tidy_gap(gap_of(key), &|_| is_replicated).unwrap();
+                store.tidy_gap(0, gap_of(key), &|_| is_replicated).unwrap();
             }
             assert_eq!(store.read(KeyRef::new(0, b"old")).unwrap().is_absent(), is_replicated);
             assert!(!store.read(KeyRef::new(0, b"new")).unwrap().is_absent());
@@ -237,7 +248,7 @@ mod tests {
         put_expiry_key(&mut entry, UnixMillis(7), &expiring);
         batch.delete(Family::Expiry, &entry);
         store.write_removal(&mut batch).unwrap();
-        store.tidy_gap(gap_of(b"a"), &|_| true).unwrap();
+        store.tidy_gap(0, gap_of(b"a"), &|_| true).unwrap();
         assert_eq!(store.expired(UnixMillis(8), 10).unwrap().len(), 1);
     }
 }

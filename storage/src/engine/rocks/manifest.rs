@@ -130,6 +130,8 @@ fn crc32c(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use rocksdb::DB;
+
     use super::*;
 
     #[test]
@@ -153,5 +155,50 @@ mod tests {
         assert_eq!((cut[6], &cut[7..9], cut[15], &cut[16..]), (FIRST, &b"pa"[..], LAST, &b"yload"[..]));
         let empty_first = whole(BLOCK_BYTES - HEAD_BYTES);
         assert_eq!((empty_first[6], empty_first[13]), (FIRST, LAST));
+    }
+
+    /// What a crash leaves of an edit, the first of its bytes, is as good as none.
+    #[test]
+    fn torn_edit_removes_nothing_and_a_whole_one_its_file() {
+        let whole = tempfile::tempdir().unwrap();
+        let open = |dir: &Path| DB::open_default(dir).unwrap();
+        let file = {
+            let db = open(whole.path());
+            for key in ["a", "b"] {
+                db.put(key, key).unwrap();
+                db.flush().unwrap();
+            }
+            let files = db.live_files().unwrap();
+            let found = files.iter().find(|file| file.start_key.as_deref() == Some(b"b")).unwrap();
+            let number = found.name.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
+            TableFile { family: 0, level: 0, number }
+        };
+        let copy = || {
+            let dir = tempfile::tempdir().unwrap();
+            for entry in fs::read_dir(whole.path()).unwrap().map(Result::unwrap) {
+                fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+            }
+            dir
+        };
+        let edited = copy();
+        remove_files(edited.path(), &[file]).unwrap();
+        let bytes = |dir: &Path| fs::read(manifest_of(dir).unwrap()).unwrap();
+        let (before, after) = (bytes(whole.path()).len(), bytes(edited.path()));
+        for length in before..=after.len() {
+            let torn = copy();
+            fs::write(manifest_of(torn.path()).unwrap(), &after[..length]).unwrap();
+            // Whatever it was, it stays so.
+            for _ in 0..2 {
+                let db = open(torn.path());
+                assert_eq!(db.get("a").unwrap().as_deref(), Some(&b"a"[..]));
+                assert_eq!(
+                    db.get("b").unwrap().is_none(),
+                    length == after.len(),
+                    "{length} of {}",
+                    after.len()
+                );
+            }
+        }
+        assert!(after.len() > before + HEAD_BYTES);
     }
 }

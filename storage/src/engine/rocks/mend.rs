@@ -5,35 +5,37 @@
 //!
 //! 1. *Noting*: each error of a read, and a write that is refused because of a compaction, names the file. The latter
 //!    has the database closed and opened again without compactions; the write is then repeated.
-//! 2. *Saving* ([`Rocks::salvage`]): a checkpoint (hard links) is stripped of all other files and opened beside the
-//!    database: whatever can be read of the damaged file is there. An entry that the database still shows is put anew.
-//!    What could not be read are *gaps* between keys that could.
-//! 3. *Dropping* ([`Rocks::drop_file`]): the database is closed, the file taken out of its manifest, and opened
+//! 2. *Saving* ([`Rocks::salvage_file`]): a checkpoint (hard links) is stripped of all other files and opened beside the
+//!    database ([`apart`](super::apart)): whatever can be read of the damaged file is there. An entry that the database
+//!    still shows is put anew. What could not be read are *gaps* between keys that could.
+//!    Deletions cannot be read, but what they delete can: it is in a checkpoint stripped of the damaged file alone, and
+//!    the database does not show it. It is deleted anew.
+//! 3. *Dropping* ([`Rocks::drop_damaged`]): the database is closed, the file taken out of its manifest, and opened
 //!    again. Nobody reads or writes for that moment.
+//!
+//! A crash at any moment leaves the file there, with some of its entries put twice, or gone, with all of them saved.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::ffi::CStr;
 use std::sync::Arc;
 
-use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{ColumnFamilyDescriptor, DB, DBRawIterator, LiveFile, Options, ReadOptions, WriteBatch};
+use rocksdb::{DB, LiveFile, WriteBatch, properties};
 
+use super::apart::{Passage, range_of};
+use super::crash;
 use super::manifest::{self, TableFile};
 use super::{Rocks, failed};
 use crate::batch::Family;
-use crate::encode::PREFIX_BYTES;
-use crate::engine::Salvage;
+use crate::engine::{Salvage, Step, Visit};
 use crate::error::StorageError;
+use crate::scan::PREFIX_END;
 use crate::stats::DamageStats;
 use crate::tree::PrefixRange;
 
 /// Entries that are put anew in one go, while nobody else reads or writes.
 const CHUNK_ENTRIES: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
-/// A damaged block is passed in steps of this part of the mean distance of keys, so that no block is skipped with it.
-const STEPS_PER_KEY: u64 = 8;
-/// The directory of the checkpoint, in that of the database.
-const SCRATCH: &str = "mend";
+const AGGREGATED_TABLE_PROPERTIES: &CStr = c"rocksdb.aggregated-table-properties";
 
 /// What is known of damaged files.
 #[derive(Debug, Default)]
@@ -50,7 +52,7 @@ pub(super) fn file_in(text: &str) -> Option<u64> {
     before.get(digits..)?.parse().ok()
 }
 
-fn number_of(file: &LiveFile) -> Option<u64> {
+pub(super) fn number_of(file: &LiveFile) -> Option<u64> {
     file_in(&file.name)
 }
 
@@ -58,16 +60,12 @@ fn family_of(file: &LiveFile) -> Option<Family> {
     Family::ALL.into_iter().find(|family| family.name() == file.column_family_name)
 }
 
-fn table_file(file: &LiveFile) -> Option<TableFile> {
+pub(super) fn table_file(file: &LiveFile) -> Option<TableFile> {
     Some(TableFile {
         family: family_of(file)? as usize,
         level: usize::try_from(file.level).ok()?,
         number: number_of(file)?,
     })
-}
-
-fn prefix_of(key: &[u8]) -> u32 {
-    key.first_chunk::<PREFIX_BYTES>().map_or(0, |prefix| u32::from_be_bytes(*prefix))
 }
 
 impl Damage {
@@ -117,22 +115,21 @@ impl Rocks {
             // What follows from the rows is built anew.
             return Ok(Some(salvage));
         }
-        let epoch = self.epoch();
-        let scratch = match self.checkpoint() {
-            // A compaction has stopped flushes, too.
-            Err(StorageError::Damaged { .. }) => {
-                self.reopen_without_compactions(epoch)?;
-                self.checkpoint()?
+        let scratch = self.checkpoint()?;
+        match self.open_apart(&scratch, |number| number == file) {
+            Ok(alone) => {
+                salvage.gaps = self.save_entries(&alone, &damaged, &mut salvage.entries)?;
+                if may_delete(&alone) {
+                    drop((alone, scratch));
+                    self.save_deletions(&damaged)?;
+                }
             }
-            made => made?,
-        };
-        match self.open_alone(&scratch.0, file) {
-            Ok(alone) => self.save_entries(&alone, &damaged, &mut salvage)?,
             // Its index, or what else is needed to open it, is damaged.
-            Err(StorageError::Damaged { .. }) => salvage.gaps.push(whole(&damaged)),
+            Err(StorageError::Damaged { .. }) => salvage.gaps.push(range_of(&damaged)),
             Err(error) => return Err(error),
         }
         self.database()?.flush_wal(true).map_err(failed)?;
+        crash::point("saved");
         Ok(Some(salvage))
     }
 
@@ -141,75 +138,117 @@ impl Rocks {
         Ok(files.into_iter().find(|live| number_of(live) == Some(file)))
     }
 
-    fn checkpoint(&self) -> Result<Scratch, StorageError> {
-        let scratch = Scratch::new(self.dir.join(SCRATCH))?;
-        let db = self.database()?;
-        let checkpoint = Checkpoint::new(&db).map_err(failed)?;
-        checkpoint.create_checkpoint(&scratch.0).map_err(failed)?;
-        Ok(scratch)
-    }
-
-    /// Opens the checkpoint in `dir` with no table file but `file`.
-    fn open_alone(&self, dir: &Path, file: u64) -> Result<DB, StorageError> {
-        let others: Vec<TableFile> = {
-            let whole = self.open_read_only(dir)?;
-            let files = whole.live_files().map_err(failed)?;
-            files.iter().filter(|live| number_of(live) != Some(file)).filter_map(table_file).collect()
-        };
-        manifest::remove_files(dir, &others)?;
-        self.open_read_only(dir)
-    }
-
-    fn open_read_only(&self, dir: &Path) -> Result<DB, StorageError> {
-        let families = Family::ALL
-            .map(|family| ColumnFamilyDescriptor::new(family.name(), self.tuned.family(family.name())));
-        DB::open_cf_descriptors_read_only(&Options::default(), dir, families, false).map_err(failed)
-    }
-
-    /// Goes through the entries of the damaged file, which `alone` holds nothing but.
-    fn save_entries(&self, alone: &DB, file: &LiveFile, salvage: &mut Salvage) -> Result<(), StorageError> {
-        let (mut chunk, mut bytes) = (Vec::new(), 0);
-        let mut saved = 0;
-        let mut keep = |key: &[u8], value: &[u8]| {
-            bytes += key.len() + value.len();
-            chunk.push((key.to_vec(), value.to_vec()));
-            if chunk.len() >= CHUNK_ENTRIES || bytes >= CHUNK_BYTES {
-                saved += self.put_anew(&std::mem::take(&mut chunk))?;
-                bytes = 0;
+    /// Puts the entries of the damaged file anew, which `alone` holds nothing but. Answers the gaps.
+    fn save_entries(
+        &self,
+        alone: &DB,
+        file: &LiveFile,
+        saved: &mut u64,
+    ) -> Result<Vec<PrefixRange>, StorageError> {
+        let mut chunk = Chunk::default();
+        let gaps = Passage::new(alone, range_of(file), file.num_entries).walk(&mut |key, value| {
+            if chunk.push(key, value) {
+                *saved += self.put_anew(&chunk.take())?;
+                crash::point("chunk saved");
             }
-            Ok(())
-        };
-        salvage.gaps = walk_readable(alone, file, &mut keep)?;
-        salvage.entries = saved + self.put_anew(&chunk)?;
-        Ok(())
+            Ok(Step::Next)
+        })?;
+        *saved += self.put_anew(&chunk.take())?;
+        Ok(gaps)
     }
 
     /// Puts those of `entries` anew that the database shows, while nobody else reads or writes.
     fn put_anew(&self, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<u64, StorageError> {
-        let guard = self.open.write();
-        let db = guard.as_ref().ok_or_else(super::closed)?;
-        let mut batch = WriteBatch::default();
-        for (key, value) in entries {
-            // Deleted since, or put anew: the damaged file's entry is superseded. One that cannot be told is kept.
-            if db.get_pinned(key).map_or(true, |shown| shown.as_deref() == Some(value)) {
-                batch.put(key, value);
+        self.write_alone(|db, batch| {
+            for (key, value) in entries {
+                // Deleted since, or put anew: the damaged file's entry is superseded. One that cannot be told is kept.
+                if db.get_pinned(key).map_or(true, |shown| shown.as_deref() == Some(value)) {
+                    batch.put(key, value);
+                }
             }
-        }
-        let saved = batch.len() as u64;
-        db.write_opt(batch, &self.to_os).map_err(failed)?;
-        db.flush_wal(false).map_err(failed)?;
-        Ok(saved)
+        })
     }
 
-    /// Takes `file` out of the database, if it is still there.
+    /// Deletes anew what other files hold and the database does not show, in the range of the damaged `file`.
+    fn save_deletions(&self, file: &LiveFile) -> Result<(), StorageError> {
+        let Some(number) = number_of(file) else { return Ok(()) };
+        let mut chunk = Chunk::default();
+        self.walk_others(number, range_of(file), &mut |key, _| {
+            let is_hidden = matches!(self.database()?.get_pinned(key), Ok(None));
+            if is_hidden && chunk.push(key, &[]) {
+                self.delete_anew(&chunk.take())?;
+            }
+            Ok(Step::Next)
+        })?;
+        self.delete_anew(&chunk.take())?;
+        Ok(())
+    }
+
+    fn delete_anew(&self, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<u64, StorageError> {
+        self.write_alone(|db, batch| {
+            for (key, _) in entries {
+                if matches!(db.get_pinned(key), Ok(None)) {
+                    batch.delete(key);
+                }
+            }
+        })
+    }
+
+    /// Writes what `fill` makes of the database while nobody else reads or writes; answers how many entries.
+    fn write_alone(&self, fill: impl Fn(&DB, &mut WriteBatch)) -> Result<u64, StorageError> {
+        let write = || {
+            let guard = self.open.write();
+            let db = guard.as_ref().ok_or_else(super::closed)?;
+            let mut batch = WriteBatch::default();
+            fill(db, &mut batch);
+            let written = batch.len() as u64;
+            db.write_opt(batch, &self.to_os).map_err(failed)?;
+            db.flush_wal(false).map_err(failed)?;
+            Ok(written)
+        };
+        let epoch = self.epoch();
+        match write() {
+            // As in `Engine::write`.
+            Err(StorageError::Damaged { .. }) => {
+                self.reopen_without_compactions(epoch)?;
+                write()
+            }
+            result => result,
+        }
+    }
+
+    /// Shows what the database would hold of the rows in `range` without `file`, as far as it can be read.
+    pub(super) fn walk_others(
+        &self,
+        file: u64,
+        range: PrefixRange,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StorageError> {
+        let scratch = self.checkpoint()?;
+        let others = self.open_apart(&scratch, |number| number != file)?;
+        let keys =
+            others.property_int_value(properties::ESTIMATE_NUM_KEYS).ok().flatten().unwrap_or_default();
+        Passage::new(&others, PrefixRange { from: 0, end: PREFIX_END }, keys).within(range).walk(visit)?;
+        Ok(())
+    }
+
+    /// Takes `file` out of the database, if it is still there, once everything that was written is on stable storage.
     pub(super) fn drop_damaged(&self, file: u64) -> Result<(), StorageError> {
+        crash::point("tidied");
         let mut guard = self.open.write();
         let db = guard.as_ref().ok_or_else(super::closed)?;
+        db.flush_wal(true).map_err(failed)?;
+        // From here on no file moves to another level: a manifest that removes a file from where it is not cannot be
+        // read any more.
+        db.cancel_all_background_work(true);
         let files = db.live_files().map_err(failed)?;
         let found = files.iter().find(|live| number_of(live) == Some(file)).and_then(table_file);
         self.close(&mut guard);
+        crash::point("closed");
         let removed = found.map_or(Ok(()), |found| manifest::remove_files(&self.dir, &[found]));
+        crash::point("manifest edited");
         *guard = Some(Arc::new(self.tuned.open(&self.dir, true)?));
+        crash::point("opened");
         removed?;
         self.damage.lock().mended(file);
         Ok(())
@@ -227,99 +266,30 @@ impl Rocks {
     }
 }
 
-/// The whole range of a file.
-fn whole(file: &LiveFile) -> PrefixRange {
-    let first = file.start_key.as_deref().map_or(0, prefix_of);
-    let last = file.end_key.as_deref().map_or(u32::MAX, prefix_of);
-    PrefixRange { from: u64::from(first), end: u64::from(last) + 1 }
+/// Whether a database may hold deletions.
+fn may_delete(db: &DB) -> bool {
+    let totals = db.property_value(AGGREGATED_TABLE_PROPERTIES).ok().flatten().unwrap_or_default();
+    !totals.split(';').any(|total| total.trim() == "# deletions=0")
 }
 
-/// Shows every entry that can be read of the database `alone`, which holds only `file`. Answers the gaps: ranges that hold
-/// the prefix of every entry that could not be.
-fn walk_readable(
-    alone: &DB,
-    file: &LiveFile,
-    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
-) -> Result<Vec<PrefixRange>, StorageError> {
-    let whole = whole(file);
-    let step = ((whole.end - whole.from) / file.num_entries.max(1) / STEPS_PER_KEY).max(1);
-    let options = || {
-        let mut options = ReadOptions::default();
-        options.set_total_order_seek(true);
-        options.fill_cache(false);
-        options
-    };
-    let (mut forward, mut backward) = (alone.raw_iterator_opt(options()), alone.raw_iterator_opt(options()));
-    let mut gaps: Vec<PrefixRange> = Vec::new();
-    let mut last: Vec<u8> = Vec::new();
-    forward.seek_to_first();
-    loop {
-        while let Some((key, value)) = forward.item() {
-            visit(key, value)?;
-            last.clear();
-            last.extend_from_slice(key);
-            forward.next();
-        }
-        if forward.status().is_ok() {
-            return Ok(gaps);
-        }
-        let from = if last.is_empty() { whole.from } else { u64::from(prefix_of(&last)) };
-        let found = seek_behind(&mut forward, from + step, whole.end, step);
-        let behind = found.map(|at| entries_before(&mut backward, at, &last)).unwrap_or_default();
-        let first = behind.last().map(|(key, _)| key.as_slice()).or_else(|| forward.key());
-        let end = first.filter(|_| found.is_some()).map_or(whole.end, |key| u64::from(prefix_of(key)) + 1);
-        gaps.push(PrefixRange { from, end });
-        for (key, value) in behind.iter().rev() {
-            visit(key, value)?;
-        }
-        if found.is_none() {
-            return Ok(gaps);
-        }
+/// Entries to be written in one go.
+#[derive(Default)]
+struct Chunk {
+    entries: Vec<(Vec<u8>, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Chunk {
+    /// Answers whether it is full.
+    fn push(&mut self, key: &[u8], value: &[u8]) -> bool {
+        self.bytes += key.len() + value.len();
+        self.entries.push((key.to_vec(), value.to_vec()));
+        self.entries.len() >= CHUNK_ENTRIES || self.bytes >= CHUNK_BYTES
     }
-}
 
-/// Moves `iterator` to the first prefix from `at` on, in steps, that can be sought. `None` if none before `end` can.
-fn seek_behind(iterator: &mut DBRawIterator<'_>, at: u64, end: u64, step: u64) -> Option<u64> {
-    let mut at = at;
-    while let Some(prefix) = u32::try_from(at).ok().filter(|_| at < end) {
-        iterator.seek(prefix.to_be_bytes());
-        if iterator.status().is_ok() {
-            return Some(at);
-        }
-        at += step;
-    }
-    None
-}
-
-/// The entries before prefix `at` that can be read going backwards, as far as those behind `last`, in that order.
-fn entries_before(iterator: &mut DBRawIterator<'_>, at: u64, last: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut found = Vec::new();
-    let Ok(prefix) = u32::try_from(at) else { return found };
-    iterator.seek_for_prev(prefix.to_be_bytes());
-    while let Some((key, value)) = iterator.item().filter(|(key, _)| *key > last) {
-        found.push((key.to_vec(), value.to_vec()));
-        iterator.prev();
-    }
-    found
-}
-
-/// A directory that is gone when this is.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(dir: PathBuf) -> Result<Scratch, StorageError> {
-        match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StorageError::Failed { what: format!("{}: {error}", dir.display()) })
-            }
-            _ => Ok(Scratch(dir)),
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+    fn take(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.bytes = 0;
+        std::mem::take(&mut self.entries)
     }
 }
 
