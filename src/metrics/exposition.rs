@@ -6,7 +6,7 @@ use gyre_cluster::level::Consistency;
 use gyre_cluster::repair::RepairStatus;
 use gyre_cluster::sweep::SweepStatus;
 use gyre_storage::tree::TreeStats;
-use gyre_storage::{HintCounts, StoreStats};
+use gyre_storage::{DamageStats, HintCounts, StoreStats};
 use prometheus::core::Collector;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram as HistogramProto, LabelPair, Metric, MetricFamily, MetricType,
@@ -15,7 +15,10 @@ use prometheus::{Encoder, TextEncoder};
 
 use super::{CommandStats, Metrics};
 
+mod clock;
 mod repair;
+
+pub use clock::ClockGauges;
 
 /// Histogram bounds are powers of two of microseconds: 2^4 (16 µs) to 2^24 (16.8 s).
 const BOUND_EXPONENTS: std::ops::RangeInclusive<u32> = 4..=24;
@@ -44,6 +47,8 @@ pub struct Gauges {
     pub ring_members: u64,
     /// Whether the store refuses writes after a failed sync.
     pub store_poisoned: bool,
+    /// Its clock.
+    pub clock: ClockGauges,
     /// The store.
     pub store: StoreStats,
     /// What has become of hints.
@@ -77,6 +82,8 @@ pub struct PeerGauges {
     pub suspicions: u64,
     /// Its phi at the last round of gossip.
     pub phi: Option<f64>,
+    /// How far its wall clock is ahead of this node's, and how far off that may be, in microseconds.
+    pub clock_skew_us: Option<(i64, u64)>,
 }
 
 /// The exposition text of a node.
@@ -86,6 +93,7 @@ pub fn render(metrics: &Metrics, gauges: &Gauges) -> String {
     clients(&mut families, metrics, gauges);
     commands(&mut families, &metrics.commands_since_start());
     coordinators(&mut families, &metrics.coordinators());
+    clock::add(&mut families, &gauges.clock);
     peers(&mut families, &gauges.peers);
     hints(&mut families, gauges);
     repair::add(&mut families, &gauges.repair, gauges.oldest_unverified_seconds);
@@ -279,6 +287,7 @@ fn peers(out: &mut Families, peers: &[PeerGauges]) {
     out.gauges("gyre_peer_up", "1 when the peer is connected.", each(|peer| u64::from(peer.up)));
     let phi = labels.iter().filter_map(|(labels, peer)| Some((&labels[..], peer.phi?)));
     out.real_gauges("gyre_peer_phi", "How suspicious the silence of the peer is; 8 is dead by default.", phi);
+    clock::add_peers(out, peers);
     let suspicions = each(|peer| peer.suspicions);
     out.counters("gyre_peer_suspicions_total", "How often gossip took the peer for dead.", suspicions);
     let queued = each(|peer| peer.queued_bytes);
@@ -297,9 +306,11 @@ fn store(out: &mut Families, gauges: &Gauges) {
         cache_entries,
         cache_bytes,
         tree,
+        damage,
         engine,
     } = &gauges.store;
     trees(out, tree);
+    damages(out, damage);
     out.counter("gyre_store_commits_total", "Batches committed.", *commits);
     out.counter("gyre_store_rows_committed_total", "Rows committed.", *rows_committed);
     out.counter("gyre_row_cache_hits_total", "Reads answered by the row cache.", *cache_hits);
@@ -349,6 +360,19 @@ fn trees(out: &mut Families, tree: &TreeStats) {
     let segments = tree.segments_hashed;
     out.counter("gyre_tree_hashed_segments_total", "Segments that were hashed anew.", segments);
     out.counter("gyre_tree_hashed_keys_total", "Keys that were hashed anew.", tree.keys_hashed);
+}
+
+fn damages(out: &mut Families, damage: &DamageStats) {
+    let errors = damage.errors;
+    out.counter("gyre_damage_errors_total", "Reads and compactions that met a checksum mismatch.", errors);
+    let waiting = damage.files_waiting;
+    out.gauge("gyre_damage_files_waiting", "Damaged files that are to be mended.", waiting);
+    let mended = damage.files_mended;
+    out.counter("gyre_damage_files_mended_total", "Damaged files that were saved from and dropped.", mended);
+    let given_up = damage.files_given_up;
+    out.gauge("gyre_damage_files_given_up", "Damaged files that cannot be mended, and stay.", given_up);
+    let unsound = damage.unsound_ranges;
+    out.gauge("gyre_damage_unsound_ranges", "Ranges whose lost rows have not come back yet.", unsound);
 }
 
 /// Label names and values of one series.

@@ -208,8 +208,12 @@ fn take_base(bytes: &[u8]) -> Option<(Version, &[u8])> {
 }
 
 /// Appends `value` as LEB128.
-#[expect(clippy::cast_possible_truncation, reason = "masked to seven bits")]
 pub(crate) fn put_varint(out: &mut Vec<u8>, value: usize) {
+    put_varint64(out, value as u64);
+}
+
+/// As [`put_varint`].
+pub(crate) fn put_varint64(out: &mut Vec<u8>, value: u64) {
     let mut rest = value;
     while rest >= 0x80 {
         out.push((rest & 0x7f) as u8 | 0x80);
@@ -226,16 +230,25 @@ pub(crate) fn varint_bytes(value: usize) -> usize {
 
 /// Takes a LEB128 number of at most 32 bits off the front; refuses one that is not in its shortest form.
 pub(crate) fn take_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (value, rest) = take_varint64(bytes)?;
+    Some((usize::try_from(u32::try_from(value).ok()?).ok()?, rest))
+}
+
+/// As [`take_varint`], of at most 64 bits.
+pub(crate) fn take_varint64(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0u64;
     let mut rest = bytes;
-    for shift in [0, 7, 14, 21, 28] {
+    for shift in (0..64).step_by(7) {
         let (&byte, after) = rest.split_first()?;
         rest = after;
-        value |= u64::from(byte & 0x7f) << shift;
+        let bits = u64::from(byte & 0x7f);
+        if bits << shift >> shift != bits {
+            return None;
+        }
+        value |= bits << shift;
         if byte & 0x80 == 0 {
-            let shortest = byte != 0 || shift == 0;
-            let value = u32::try_from(value).ok().filter(|_| shortest)?;
-            return Some((usize::try_from(value).ok()?, rest));
+            let is_shortest = byte != 0 || shift == 0;
+            return is_shortest.then_some((value, rest));
         }
     }
     None

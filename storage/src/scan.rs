@@ -5,7 +5,6 @@ use crate::encode::{RowKey, decode_row_key, decode_row_value};
 use crate::engine::{Engine, Step};
 use crate::error::StorageError;
 use crate::horizon::Horizons;
-use crate::key::KeyRef;
 use crate::read::Found;
 use crate::record::Record;
 use crate::version::UnixMillis;
@@ -46,13 +45,13 @@ pub(crate) fn page(
 ) -> Result<ScanPage, StorageError> {
     let mut page = ScanPage::default();
     let mut bytes = 0;
-    page.next = each_key(engine, range, &|_| true, &mut |seen| {
-        if let Some((key, record)) = seen.found {
-            let record = record.under_horizon(horizons.of(key.db));
-            bytes += key.key.len() + record.encoded().len();
+    page.next = each_key(engine, range, &|_, _| true, &mut |seen| {
+        if let Some((db, key, record)) = seen.found {
+            let record = record.under_horizon(horizons.of(db));
+            bytes += key.len() + record.encoded().len();
             // A key that the horizon leaves nothing of is what an absent key looks like.
-            if record != Record::ABSENT.under_horizon(horizons.of(key.db)) {
-                page.entries.push((key.db, key.key.to_vec(), record));
+            if record != Record::ABSENT.under_horizon(horizons.of(db)) {
+                page.entries.push((db, key.to_vec(), record));
             }
         }
         seen.keys < keys_max && bytes < bytes_max
@@ -68,9 +67,9 @@ pub(crate) fn count(
     now: UnixMillis,
 ) -> Result<u64, StorageError> {
     let mut count = 0;
-    each_key(engine, range, &|_| true, &mut |seen| {
-        if let Some((key, record)) = seen.found
-            && record.under_horizon(horizons.of(key.db)).view(now).is_some()
+    each_key(engine, range, &|_, _| true, &mut |seen| {
+        if let Some((db, _, record)) = seen.found
+            && record.under_horizon(horizons.of(db)).view(now).is_some()
         {
             count += 1;
         }
@@ -81,7 +80,8 @@ pub(crate) fn count(
 
 /// What [`each_key`] shows: a key that is looked for, or only that another one was passed.
 pub(crate) struct Seen<'a> {
-    pub(crate) found: Option<(KeyRef<'a>, Record)>,
+    /// Database and key, not hashed: scans and counts pass many and need no hash.
+    pub(crate) found: Option<(u8, &'a [u8], Record)>,
     /// How many sibling cells the key has, those that its record leaves out included.
     pub(crate) sibling_cells: usize,
     /// How many keys were passed, wanted or not.
@@ -93,7 +93,7 @@ pub(crate) struct Seen<'a> {
 pub(crate) fn each_key(
     engine: &dyn Engine,
     range: Range,
-    wanted: &dyn Fn(KeyRef<'_>) -> bool,
+    wanted: &dyn Fn(u8, &[u8]) -> bool,
     visit: &mut dyn FnMut(Seen<'_>) -> bool,
 ) -> Result<Option<u64>, StorageError> {
     let end = range.end.min(PREFIX_END);
@@ -116,7 +116,7 @@ pub(crate) fn each_key(
 
 struct Walker<'a> {
     range: Range,
-    wanted: &'a dyn Fn(KeyRef<'_>) -> bool,
+    wanted: &'a dyn Fn(u8, &[u8]) -> bool,
     visit: &'a mut dyn FnMut(Seen<'_>) -> bool,
     current: Option<Current>,
     keys: usize,
@@ -130,7 +130,6 @@ struct Current {
     shared: Vec<u8>,
     prefix: u32,
     db: u8,
-    position: u64,
     key_at: usize,
     found: Option<Found>,
 }
@@ -160,13 +159,11 @@ impl Walker<'_> {
         let mut shared = self.current.take().map(|current| current.shared).unwrap_or_default();
         shared.clear();
         shared.extend_from_slice(row_key.get(..parts.key_bytes).unwrap_or_default());
-        let key = KeyRef::new(parts.db, parts.key);
-        let wanted = self.range.db.is_none_or(|db| db == parts.db) && (self.wanted)(key);
+        let wanted = self.range.db.is_none_or(|db| db == parts.db) && (self.wanted)(parts.db, parts.key);
         self.current = Some(Current {
             shared,
             prefix: parts.prefix,
             db: parts.db,
-            position: key.position,
             key_at: parts.key_bytes - parts.key.len(),
             found: wanted.then(Found::default),
         });
@@ -177,9 +174,8 @@ impl Walker<'_> {
         let Some(current) = self.current.as_mut() else { return };
         self.keys += 1;
         let key = current.shared.get(current.key_at..).unwrap_or_default();
-        let key = KeyRef { db: current.db, key, position: current.position };
         let sibling_cells = current.found.as_ref().map_or(0, Found::sibling_cells);
-        let found = current.found.take().map(|found| (key, found.into_record()));
+        let found = current.found.take().map(|found| (current.db, key, found.into_record()));
         if !(self.visit)(Seen { found, sibling_cells, keys: self.keys }) {
             self.enough = true;
         }

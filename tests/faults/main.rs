@@ -15,6 +15,7 @@
 )]
 
 mod cart;
+mod clocks;
 mod drift;
 mod ledger;
 mod links;
@@ -22,6 +23,7 @@ mod load;
 mod network;
 mod processes;
 mod report;
+mod rot;
 mod sloppy;
 mod storm;
 #[path = "../support/mod.rs"]

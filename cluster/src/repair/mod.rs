@@ -34,6 +34,7 @@ mod stray;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod turns;
 mod verified;
 mod work;
 

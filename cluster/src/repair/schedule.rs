@@ -9,6 +9,7 @@ use super::exchange::{Exchange, Next, PORTION_KEYS_MAX, PORTION_KEYS_MIN, Troubl
 use super::message::{Refusal, RepairMessage};
 use super::pair::{Pair, Waiting};
 use super::slots::SlotSet;
+use super::turns::Turns;
 use super::work::{Answer, Work};
 use super::{Asker, Effect, MARKS_EVERY, Repair, SAVE_EVERY, Ticket};
 use crate::node::NodeId;
@@ -87,7 +88,8 @@ impl Repair {
                 slots.add(&due);
             }
             if !slots.is_empty() {
-                pair.exchange = Some(Exchange::new(slots, pair.portion_keys_max, now));
+                let turns = Turns::new(self.config.node, peer, self.ring.members());
+                pair.exchange = Some(Exchange::new(slots, turns, pair.portion_keys_max, now));
                 running += 1;
             }
         }

@@ -150,15 +150,6 @@ impl SlotSet {
         }
         runs
     }
-
-    /// Takes the first `count` slots out.
-    #[must_use]
-    pub(super) fn take_first(&mut self, count: usize) -> SlotSet {
-        let mut taken = SlotSet::default();
-        self.iter().take(count).for_each(|slot| taken.insert(slot));
-        self.subtract(&taken);
-        taken
-    }
 }
 
 #[cfg(test)]
@@ -169,18 +160,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn runs_and_sets_are_the_same(slots in prop::collection::btree_set(0..SLOTS, 0..200), count in 0usize..300) {
+        fn runs_and_sets_are_the_same(slots in prop::collection::btree_set(0..SLOTS, 0..200)) {
             let mut set = SlotSet::default();
             slots.iter().for_each(|&slot| set.insert(slot));
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), slots.iter().copied().collect::<Vec<_>>());
             prop_assert!(SlotSet::of(&set.runs()) == set);
             prop_assert_eq!(set.len(), slots.len());
-            let mut rest = set.clone();
-            let first = rest.take_first(count);
-            prop_assert_eq!(first.len(), count.min(slots.len()));
-            prop_assert!(first.iter().all(|slot| rest.iter().all(|later| slot < later)));
-            rest.add(&first);
-            prop_assert_eq!(rest, set);
         }
     }
 

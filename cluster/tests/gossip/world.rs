@@ -378,5 +378,6 @@ pub(crate) fn about() -> About {
         load: 0,
         oldest_hint: None,
         floor: None,
+        has_failed: false,
     }
 }

@@ -114,7 +114,9 @@ impl World {
     fn start_read(&mut self, key: usize) {
         let finished = self.model.finished.entry(key).or_default().clone();
         let shown = self.shown.entry(key).or_default().clone();
-        let floor = [finished, shown];
+        // What is being forgotten may be shown or not: one reader has the deleted rows, the next one has not.
+        let leaving = self.model.leaving.entry(key).or_default();
+        let floor = [finished, shown].map(|known| minus(&known, leaving));
         match self.cache.get_hashed(KeyRef::new(0, KEYS[key]), HASH) {
             Lookup::Hit(record) => self.show(key, &record, &floor),
             Lookup::Miss(ticket) => {

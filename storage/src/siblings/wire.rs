@@ -9,6 +9,7 @@
 //! ```
 //! Integers are little-endian, varints LEB128 in their shortest form. One set has one encoding.
 
+use crate::encode::{put_varint64, take_varint64};
 use crate::version::UnixMillis;
 
 use super::{
@@ -22,7 +23,7 @@ impl VersionVector {
     /// Appends the encoded form. Actors over [`ACTORS_MAX`] are left out: the vector then claims to have seen less.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let count = self.0.len().min(ACTORS_MAX);
-        put_varint(out, count as u64);
+        put_varint64(out, count as u64);
         for (actor, event) in self.0.iter().take(count) {
             out.extend_from_slice(&actor.to_le_bytes());
             out.extend_from_slice(&event.to_le_bytes());
@@ -51,14 +52,14 @@ impl<'a> SiblingSet<'a> {
         debug_assert!(self.siblings.len() <= SIBLINGS_ENCODED_MAX, "who writes merges siblings");
         out.push(FORMAT);
         self.seen.encode(out);
-        put_varint(out, self.siblings.len() as u64);
+        put_varint64(out, self.siblings.len() as u64);
         for sibling in &self.siblings {
             let Dot { event, actor } = sibling.dot;
             let place = self.seen.0.partition_point(|entry| entry.0 < actor);
-            put_varint(out, place as u64);
-            put_varint(out, self.seen.of(actor).saturating_sub(event));
-            put_varint(out, sibling.expiry.map_or(0, |at| at.0));
-            put_varint(out, sibling.value.len() as u64);
+            put_varint64(out, place as u64);
+            put_varint64(out, self.seen.of(actor).saturating_sub(event));
+            put_varint64(out, sibling.expiry.map_or(0, |at| at.0));
+            put_varint64(out, sibling.value.len() as u64);
         }
         self.siblings.iter().for_each(|sibling| out.extend_from_slice(sibling.value));
     }
@@ -115,32 +116,6 @@ fn take_count(bytes: &[u8], most: usize) -> Result<(usize, &[u8]), MalformedSibl
     Ok((count, rest))
 }
 
-/// Appends `value` as LEB128.
-fn put_varint(out: &mut Vec<u8>, value: u64) {
-    let mut rest = value;
-    while rest >= 0x80 {
-        out.push((rest & 0x7f) as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push((rest & 0x7f) as u8);
-}
-
-/// Takes a LEB128 number of 64 bits off the front; refuses one that is not in its shortest form.
 fn take_varint(bytes: &[u8]) -> Result<(u64, &[u8]), MalformedSiblings> {
-    let mut value = 0u64;
-    let mut rest = bytes;
-    for shift in (0..64).step_by(7) {
-        let (&byte, after) = rest.split_first().ok_or(MalformedSiblings)?;
-        rest = after;
-        let bits = u64::from(byte & 0x7f);
-        if bits << shift >> shift != bits {
-            return Err(MalformedSiblings);
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            let is_shortest = byte != 0 || shift == 0;
-            return if is_shortest { Ok((value, rest)) } else { Err(MalformedSiblings) };
-        }
-    }
-    Err(MalformedSiblings)
+    take_varint64(bytes).ok_or(MalformedSiblings)
 }

@@ -11,10 +11,14 @@ use crate::error::StorageError;
 use crate::hints::{self, ExpiryPass, Hint, HintCounts, HintStats};
 use crate::key::{KeyRef, Slot};
 use crate::record::Record;
+use crate::row::Row;
+use crate::unsound::Ranges;
 use crate::version::{Hlc, Version};
 
 /// How often forgetting looks for a moment without commits of its key's slot of the cache.
-const QUIET_TRIES_MAX: usize = 10_000;
+pub(super) const QUIET_TRIES_MAX: usize = 10_000;
+/// The same of purging and sweeping, which leave a key to their next pass.
+pub(super) const PASS_TRIES_MAX: usize = 200;
 
 impl Store {
     /// Adds a hint to `batch`: node `target` misses the row of `key` of version `missed`. If the hints take as much as
@@ -125,19 +129,28 @@ impl Store {
     }
 
     /// Removes marks, as they were listed, after their slots were exchanged; one that was set anew meanwhile, by a
-    /// commit that is done, stays.
+    /// commit that is done, stays. Whatever was lost of these slots has come back: they can be read again.
     pub fn clear_marks(&self, marks: &[(Slot, Hlc)]) -> Result<(), StorageError> {
         self.check_poison()?;
         let _order = self.hints.order.write();
         let mut batch = Batch::default();
+        let unsound = self.unsound.all();
+        let mut left = Ranges::clone(&unsound);
         for (slot, clock) in marks {
             let name = hints::mark_name(*slot);
             let value = self.engine.get(Family::Meta, name.as_bytes())?;
             if value.as_deref() == Some(&clock.0.to_be_bytes()[..]) {
                 batch.delete(Family::Meta, name.as_bytes());
+                left = left.without_slot(*slot);
             }
         }
-        self.write_removal(&mut batch)
+        if left == *unsound {
+            return self.write_removal(&mut batch);
+        }
+        left.put(&mut batch);
+        self.write_removal(&mut batch)?;
+        self.unsound.store(left);
+        Ok(())
     }
 
     /// Removes the rows of `key` that `record` covers (those in it and the older ones of its cells), with their entries
@@ -177,16 +190,22 @@ impl Store {
 
     fn delete_covered(&self, key: KeyRef<'_>, record: &Record) -> Result<bool, StorageError> {
         let mut batch = Batch::default();
-        covered(self.engine.as_ref(), key, record, &mut batch)?;
+        delete_rows(self.engine.as_ref(), key, &mut batch, |row| record.covers(row))?;
         if batch.is_empty() {
             return Ok(false);
         }
-        self.writes_begun.fetch_add(1, Ordering::SeqCst);
         let marking = self.tree.begin(&mut batch);
-        self.write_removal(&mut batch)?;
+        self.write_row_removal(&mut batch)?;
         marking.written();
-        self.writes_done.fetch_add(1, Ordering::SeqCst);
         Ok(true)
+    }
+
+    /// As [`Store::write_removal`], of rows: whoever has read ahead reads them anew.
+    pub(super) fn write_row_removal(&self, batch: &mut Batch) -> Result<(), StorageError> {
+        self.writes_begun.fetch_add(1, Ordering::SeqCst);
+        self.write_removal(batch)?;
+        self.writes_done.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Writes deletions. They need not be durable: what they removed may come back and is then removed again.
@@ -198,19 +217,22 @@ impl Store {
     }
 }
 
-/// Adds the deletion of every row of `key` that `record` covers to `batch`.
-fn covered(
+/// Adds the deletion of every row of `key` that `is_doomed`, and of its entry in the expiry index, to `batch`. Answers how
+/// many rows these are.
+pub(super) fn delete_rows(
     engine: &dyn Engine,
     key: KeyRef<'_>,
-    record: &Record,
     batch: &mut Batch,
-) -> Result<(), StorageError> {
+    is_doomed: impl Fn(&Row<'_>) -> bool,
+) -> Result<usize, StorageError> {
     let mut start = Vec::new();
     put_key(&mut start, key);
+    let mut rows = 0;
     engine.walk_key(&start, Tier::Disk, &mut |row_key, value| {
         let parts = decode_row_key(row_key)?;
         let row = row_of(key, &parts, &decode_row_value(value)?);
-        if parts.key_bytes == start.len() && record.covers(&row) {
+        if parts.key_bytes == start.len() && is_doomed(&row) {
+            rows += 1;
             batch.delete(Family::Rows, row_key);
             if let Some(at) = row.expiry {
                 let mut entry = Vec::new();
@@ -220,5 +242,5 @@ fn covered(
         }
         Ok(Step::Next)
     })?;
-    Ok(())
+    Ok(rows)
 }

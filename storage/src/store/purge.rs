@@ -1,11 +1,9 @@
 //! The store's part of purging: horizons, hiding what is dead, and removing it.
 
-use std::sync::atomic::Ordering;
-
 use super::Store;
-use crate::batch::{Batch, Family};
-use crate::encode::{decode_row_key, decode_row_value, put_expiry_key, put_key, row_of};
-use crate::engine::{Step, Tier};
+use super::handoff::{PASS_TRIES_MAX, delete_rows};
+use crate::batch::Batch;
+use crate::engine::Tier;
 use crate::error::StorageError;
 use crate::key::{KeyRef, Slot};
 use crate::purge::PurgeHorizon;
@@ -14,10 +12,6 @@ use crate::row::{Body, Cell, Row};
 use crate::scan::{self, Range};
 use crate::tree::PrefixRange;
 use crate::version::Hlc;
-
-/// How often purging looks for a moment without commits of a key's neighbours in the cache, before it leaves the key
-/// to the next pass.
-const QUIET_TRIES_MAX: usize = 200;
 
 /// What a step of purging came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,12 +73,12 @@ impl Store {
         let range = Range { db: None, from, end: whole.end, with_values: false };
         let mut step = PurgeStep::default();
         let mut doomed: Vec<(u8, Vec<u8>)> = Vec::new();
-        step.next = scan::each_key(self.engine.as_ref(), range, &|_| true, &mut |seen| {
+        step.next = scan::each_key(self.engine.as_ref(), range, &|_, _| true, &mut |seen| {
             step.looked_at = seen.keys;
-            if let Some((key, record)) = seen.found
+            if let Some((db, key, record)) = seen.found
                 && has_purgeable(&record, seen.sibling_cells, horizon)
             {
-                doomed.push((key.db, key.key.to_vec()));
+                doomed.push((db, key.to_vec()));
             }
             seen.keys < keys_max
         })?;
@@ -102,7 +96,7 @@ impl Store {
             let key = KeyRef::new(*db, name);
             let hash = key.hash64();
             let _order = self.hints.order.write();
-            if self.hints.has_any(hash) || !self.begin_alone(hash, QUIET_TRIES_MAX) {
+            if self.hints.has_any(hash) || !self.begin_alone(hash, PASS_TRIES_MAX) {
                 step.busy += 1;
                 continue;
             }
@@ -117,30 +111,14 @@ impl Store {
     fn purge_key(&self, key: KeyRef<'_>, horizon: Hlc, step: &mut PurgeStep) -> Result<(), StorageError> {
         let Some(record) = crate::read::newest(self.engine.as_ref(), key, Tier::Disk)? else { return Ok(()) };
         let is_dead = record.is_dead_at(horizon);
-        let mut start = Vec::new();
-        put_key(&mut start, key);
         let mut batch = Batch::default();
-        let mut rows = 0;
-        self.engine.walk_key(&start, Tier::Disk, &mut |row_key, value| {
-            let parts = decode_row_key(row_key)?;
-            let row = row_of(key, &parts, &decode_row_value(value)?);
-            if row.version.hlc <= horizon && (is_dead || is_void(&row, &record)) {
-                rows += 1;
-                batch.delete(Family::Rows, row_key);
-                if let Some(at) = row.expiry {
-                    let mut entry = Vec::new();
-                    put_expiry_key(&mut entry, at, &row);
-                    batch.delete(Family::Expiry, &entry);
-                }
-            }
-            Ok(Step::Next)
+        let rows = delete_rows(self.engine.as_ref(), key, &mut batch, |row| {
+            row.version.hlc <= horizon && (is_dead || is_void(row, &record))
         })?;
         if batch.is_empty() {
             return Ok(());
         }
-        self.writes_begun.fetch_add(1, Ordering::SeqCst);
-        self.write_removal(&mut batch)?;
-        self.writes_done.fetch_add(1, Ordering::SeqCst);
+        self.write_row_removal(&mut batch)?;
         step.rows += rows;
         step.keys += usize::from(is_dead);
         Ok(())

@@ -13,9 +13,9 @@
 //! are for digests, which cover versions only. Sweeps need not be durable: what a crash undoes is done again.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 
 use super::Store;
+use super::handoff::PASS_TRIES_MAX;
 use crate::batch::{Batch, Family};
 use crate::encode::{decode_row_key, decode_row_value, put_key};
 use crate::engine::{Step, Tier};
@@ -24,10 +24,6 @@ use crate::expiry::{self, Due};
 use crate::key::KeyRef;
 use crate::row::{Body, Cell, Row};
 use crate::version::UnixMillis;
-
-/// How often sweeping looks for a moment without commits of a key's neighbours in the cache, before it leaves the key
-/// to the next pass.
-const QUIET_TRIES_MAX: usize = 200;
 
 /// How far a pass over the due part of the expiry index has come. [`SweepPass::default`] begins one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,7 +87,7 @@ impl Store {
                 self.cache.begin(hash);
                 return true;
             }
-            let is_begun = self.begin_alone(hash, QUIET_TRIES_MAX);
+            let is_begun = self.begin_alone(hash, PASS_TRIES_MAX);
             if is_begun {
                 held.insert(place);
             }
@@ -114,10 +110,7 @@ impl Store {
         if batch.is_empty() {
             return Ok(());
         }
-        self.writes_begun.fetch_add(1, Ordering::SeqCst);
-        self.write_removal(&mut batch)?;
-        self.writes_done.fetch_add(1, Ordering::SeqCst);
-        Ok(())
+        self.write_row_removal(&mut batch)
     }
 
     /// Adds the tombstone to `batch` if the row of `due` is the newest of its cell and not swept. Answers the bytes of its

@@ -55,10 +55,8 @@ pub(crate) fn each_hash(
     range: PrefixRange,
     mut visit: impl FnMut(u32, u64),
 ) -> Result<(), StorageError> {
-    each_key(engine, range, false, &|_| true, &mut |seen| {
-        if let Some((key, record)) = seen.found
-            && let Some(digest) = counted.alive(key, record).state_digest(counted.horizon(key.db))
-        {
+    each_key(engine, range, false, &|_, _| true, &mut |key, record, _| {
+        if let Some(digest) = counted.alive(key, record).state_digest(counted.horizon(key.db)) {
             visit(key.prefix(), mix(mix(0, key.hash64()), digest));
         }
         true
@@ -86,11 +84,9 @@ pub(crate) fn states(
     keys_max: usize,
 ) -> Result<KeyStates, StorageError> {
     let mut states = Vec::new();
-    let next = each_key(engine, range, true, &|_| true, &mut |seen| {
-        if let Some((key, record)) = seen.found {
-            states.extend(counted.state(key, record));
-        }
-        seen.keys < keys_max
+    let next = each_key(engine, range, true, &|_, _| true, &mut |key, record, keys| {
+        states.extend(counted.state(key, record));
+        keys < keys_max
     })?;
     Ok(KeyStates { states, next })
 }
@@ -106,29 +102,31 @@ pub(crate) fn records(
 ) -> Result<RecordPage, StorageError> {
     let mut entries = Vec::new();
     let mut bytes = 0;
-    let wanted = |key: KeyRef<'_>| hashes.binary_search(&key.hash64()).is_ok();
-    let next = each_key(engine, range, true, &wanted, &mut |seen| {
-        if let Some((key, record)) = seen.found {
-            let horizon = counted.horizon(key.db);
-            let record = counted.alive(key, record);
-            if record.state_digest(horizon).is_some() {
-                let record = record.under_horizon(horizon);
-                bytes += key.key.len() + record.encoded().len();
-                entries.push((key.db, key.key.to_vec(), record));
-            }
+    let wanted = |db, key: &[u8]| hashes.binary_search(&KeyRef::new(db, key).hash64()).is_ok();
+    let next = each_key(engine, range, true, &wanted, &mut |key, record, _| {
+        let horizon = counted.horizon(key.db);
+        let record = counted.alive(key, record);
+        if record.state_digest(horizon).is_some() {
+            let record = record.under_horizon(horizon);
+            bytes += key.key.len() + record.encoded().len();
+            entries.push((key.db, key.key.to_vec(), record));
         }
         bytes < bytes_max
     })?;
     Ok(RecordPage { entries, next })
 }
 
+/// Shows each key of `range` that is `wanted`, with its record and how many keys were passed, until `visit` answers false.
 fn each_key(
     engine: &dyn Engine,
     range: PrefixRange,
     with_values: bool,
-    wanted: &dyn Fn(KeyRef<'_>) -> bool,
-    visit: &mut dyn FnMut(scan::Seen<'_>) -> bool,
+    wanted: &dyn Fn(u8, &[u8]) -> bool,
+    visit: &mut dyn FnMut(KeyRef<'_>, Record, usize) -> bool,
 ) -> Result<Option<u64>, StorageError> {
     let range = Range { db: None, from: range.from, end: range.end, with_values };
-    scan::each_key(engine, range, wanted, visit)
+    scan::each_key(engine, range, wanted, &mut |seen| {
+        let Some((db, key, record)) = seen.found else { return true };
+        visit(KeyRef::new(db, key), record, seen.keys)
+    })
 }

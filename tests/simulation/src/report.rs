@@ -52,6 +52,8 @@ pub struct Report {
     pub clock_refusals: u64,
     /// Acknowledged writes over which earlier ones won, since some clock was further ahead than is allowed.
     pub overtaken: u64,
+    /// How often a node that had started among too few others went by a wrong clock though most were right.
+    pub strays: u64,
     /// How often a node has taken another for dead.
     pub suspicions: u64,
     /// Records handed over for hints.
@@ -92,6 +94,7 @@ impl Report {
         self.hours = env.queue.now() as f64 / HOUR as f64;
         self.stamps = env.journal.stamps();
         self.commits = env.commits;
+        self.strays = env.strays;
         self.suspicions = env.suspicions;
         self.handed_over = env.handed_over;
         self.swept = env.swept;
@@ -123,6 +126,7 @@ impl Report {
         self.poisoned += other.poisoned;
         self.clock_refusals += other.clock_refusals;
         self.overtaken += other.overtaken;
+        self.strays += other.strays;
         self.suspicions += other.suspicions;
         self.handed_over += other.handed_over;
         self.owed += other.owed;
@@ -150,7 +154,8 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "faults: {} struck, {} processes stopped, {} batches lost with power, {} disks lost and {} failed, {} messages refused for \
-             their clock, {} writes lost to earlier ones of clocks too far ahead; nodes were suspected {} times",
+             their clock, {} writes lost to earlier ones where most clocks were wrong or a node began among too few ({} times); nodes \
+             were suspected {} times",
             self.strikes,
             self.stops,
             self.batches_lost,
@@ -158,6 +163,7 @@ impl fmt::Display for Report {
             self.poisoned,
             self.clock_refusals,
             self.overtaken,
+            self.strays,
             self.suspicions
         )?;
         write!(

@@ -89,6 +89,20 @@ fn a_node_that_has_nothing_gets_everything_in_steps_of_bounded_size() {
 }
 
 #[test]
+fn what_a_node_lacks_it_gets_from_one_of_the_others() {
+    let (mut world, keys) = (World::new(3, 3), 30_000);
+    for n in 0..keys {
+        world.put(&[1, 2], &format!("key-{n}"), &[7; 32], version(1_000, 1));
+    }
+    // Both begin at the same time.
+    all(&mut world);
+    world.settle(MINUTE);
+    world.assert_equal();
+    let rows = world.rows_sent();
+    assert!(rows <= keys * 41 / 40, "{rows} rows for {keys} that it lacks");
+}
+
+#[test]
 fn keys_without_end_at_one_place_and_values_without_measure_go_through() {
     let mut world = World::new(2, 2);
     for n in 0..1_500 {
