@@ -3,6 +3,7 @@
 use gyre_cluster::clock::agreement::{ClockState, Skew};
 use gyre_cluster::gossip::NodeStatus;
 use gyre_cluster::node::NodeId;
+use gyre_cluster::purge::PurgeStatus;
 use gyre_cluster::repair::RepairStatus;
 use gyre_cluster::ring::Ring;
 use gyre_cluster::topology::{Member, MemberState, Topology};
@@ -13,6 +14,7 @@ use crate::http::Observed;
 use crate::metrics::exposition::{ClockGauges, Gauges, PeerGauges, render};
 use crate::node::Node;
 
+mod purge;
 pub mod repair;
 
 /// The answer to `GYRE STATUS`: the cluster, this node, and a map for each member.
@@ -28,6 +30,7 @@ pub fn status_reply(node: &Node) -> Reply {
     pairs.extend(clock(node));
     let oldest = repair::oldest_seconds(&node.repair.load(), node.time.now().wall, node.started_at);
     pairs.push(("oldest-unverified-seconds", oldest.map_or(Reply::Null, number)));
+    pairs.extend(purge::lines(node));
     if let Some(topology) = (**topology).as_ref() {
         pairs.extend(cluster(topology));
         let members = topology.members.values();
@@ -262,6 +265,8 @@ fn gauges(node: &Node) -> Gauges {
             node.started_at,
         ),
         sweeping: **node.sweeping.load(),
+        purging: PurgeStatus::clone(&node.purging.load()),
+        purge_horizon_seconds: purge::horizon_seconds(node),
         peers: peers.collect(),
     }
 }

@@ -3,8 +3,10 @@
 use gyre_storage::{Hlc, UnixMillis};
 
 use super::entry::{Entries, Entry};
+use crate::node::NodeId;
+use crate::purge::absence::{VOTES_MAX, Vote};
 use crate::topology::{Endpoint, LABEL_BYTES_MAX, Topology};
-use crate::wire::{Malformed, Reader, put_option, put_text};
+use crate::wire::{Malformed, Reader, put_count, put_option, put_text};
 
 /// Kinds of entries. Never reused; a node passes on kinds that it does not know, and always publishes all of these.
 mod kind {
@@ -19,6 +21,7 @@ mod kind {
     pub(super) const OLDEST_HINT: u8 = 9;
     pub(super) const FLOOR: u8 = 10;
     pub(super) const HAS_FAILED: u8 = 11;
+    pub(super) const AWAY: u8 = 12;
 }
 
 /// What a node is doing, in its own words.
@@ -78,11 +81,13 @@ pub struct About {
     /// It keeps no row for another node of before this clock, hinted or not ([`crate::purge::kept`]); `None` if it does not
     /// know yet. Spreads at leisure.
     pub floor: Option<Hlc>,
+    /// Whom it has seen down for longer than the grace period ([`crate::purge::absence`]); at most [`VOTES_MAX`].
+    pub away: Vec<Vote>,
 }
 
 impl About {
     /// The entries, ascending by kind.
-    pub(super) fn values(&self) -> [(u8, Vec<u8>); 11] {
+    pub(super) fn values(&self) -> [(u8, Vec<u8>); 12] {
         let endpoint = |endpoint: &Endpoint| {
             let mut out = Vec::new();
             endpoint.encode(&mut out);
@@ -100,6 +105,12 @@ impl About {
         put_option(&mut oldest_hint, self.oldest_hint, |out, at| out.extend_from_slice(&at.0.to_le_bytes()));
         let mut floor = Vec::new();
         put_option(&mut floor, self.floor, |out, clock| out.extend_from_slice(&clock.0.to_le_bytes()));
+        let mut away = Vec::new();
+        put_count(&mut away, self.away.len().min(VOTES_MAX));
+        for Vote { member, incarnation } in self.away.iter().take(VOTES_MAX) {
+            away.extend_from_slice(&member.0.to_le_bytes());
+            away.extend_from_slice(&incarnation.to_le_bytes());
+        }
         let status = match self.status {
             NodeStatus::Joining => 0,
             NodeStatus::Active => 1,
@@ -118,6 +129,7 @@ impl About {
             (kind::OLDEST_HINT, oldest_hint),
             (kind::FLOOR, floor),
             (kind::HAS_FAILED, vec![u8::from(self.has_failed)]),
+            (kind::AWAY, away),
         ]
     }
 
@@ -143,6 +155,7 @@ impl About {
             oldest_hint: read(entries, kind::OLDEST_HINT, oldest_hint)?,
             // Unknown to older versions.
             floor: read(entries, kind::FLOOR, floor).flatten(),
+            away: read(entries, kind::AWAY, votes).unwrap_or_default(),
         })
     }
 }
@@ -183,6 +196,7 @@ pub(super) fn check(entry: &Entry) -> Result<(), Malformed> {
         kind::OLDEST_HINT => oldest_hint(&mut reader).map(|_| ())?,
         kind::FLOOR => floor(&mut reader).map(|_| ())?,
         kind::HAS_FAILED => flag(&mut reader)?,
+        kind::AWAY => votes(&mut reader).map(|_| ())?,
         _ => return Ok(()),
     }
     reader.end()
@@ -216,6 +230,10 @@ fn mark(reader: &mut Reader<'_>) -> Result<TopologyMark, Malformed> {
 
 fn oldest_hint(reader: &mut Reader<'_>) -> Result<Option<UnixMillis>, Malformed> {
     reader.option(|reader| reader.u64().map(UnixMillis))
+}
+
+fn votes(reader: &mut Reader<'_>) -> Result<Vec<Vote>, Malformed> {
+    reader.list(VOTES_MAX, |reader| Ok(Vote { member: NodeId(reader.u64()?), incarnation: reader.u64()? }))
 }
 
 fn floor(reader: &mut Reader<'_>) -> Result<Option<Hlc>, Malformed> {

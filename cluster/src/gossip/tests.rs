@@ -41,6 +41,7 @@ fn about(raw: u64) -> About {
         load: 0,
         oldest_hint: None,
         floor: None,
+        away: Vec::new(),
         has_failed: false,
     }
 }

@@ -8,7 +8,8 @@
 //! 1. **Hidden.** A replica hides what is dead at a horizon that is older than the grace period; up to which every replica
 //!    of the slot has compared it with every other ([`Verified`]); and up to which no member of the cluster keeps anything
 //!    for others, be it named by a hint or not ([`kept`]). Each replica says what it has verified, and members gossip up
-//!    to when they keep nothing (their *floor*). A member that is down says nothing new, so it holds the horizon up.
+//!    to when they keep nothing (their *floor*). A member that is down says nothing new, so it holds the horizon up, until
+//!    it has been away for longer than the grace period and its data lapses ([`absence`]).
 //! 2. **Counted.** All replicas have said that they hide it.
 //! 3. **Purged.** All replicas have said that they have compared the slot with each other once more since 2 (they have
 //!    *settled*): whatever had been added to a counter on a dead register, before nobody could any more, is everywhere.
@@ -20,8 +21,11 @@
 //! It is a state machine: the shell calls [`step`](Purge::step) now and then (see [`wait`](Purge::wait)), hands messages and
 //! results in, and carries the effects out.
 
+pub mod absence;
+mod api;
 pub mod kept;
 mod message;
+mod statements;
 #[cfg(test)]
 mod tests;
 
@@ -31,7 +35,9 @@ use std::time::Duration;
 
 use gyre_storage::{Hlc, PurgeHorizon, PurgeStep, SLOTS, Slot};
 
+pub use api::{Effect, PurgeStatus};
 pub use message::{PurgeMessage, Report, SlotReport};
+use statements::{Statements, reports};
 
 use crate::node::NodeId;
 use crate::repair::Verified;
@@ -45,9 +51,8 @@ pub const GRACE_DEFAULT: Duration = Duration::from_secs(72 * 3600);
 const LEAPS: u64 = 3;
 /// How many groups of neighbouring slots take turns.
 const GROUPS: u64 = 64;
-/// How often a replica says what it has reached, and for how long that is believed: as long as it can hardly have restarted.
+/// How often a replica says what it has reached, at the latest.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
-const REPORT_TTL: Duration = Duration::from_secs(100);
 /// How often is looked whether horizons can move.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// An exchange shows what had been stored so long before it began: longer than an increment that has read takes to be
@@ -68,67 +73,6 @@ const REST: u32 = 9;
 const PAUSE: Duration = Duration::from_secs(10);
 /// How soon to look again while a step is under way.
 const WAIT_RUNNING: Duration = Duration::from_secs(1);
-
-/// What the shell shall do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Send this message, without waiting for anything.
-    Send {
-        /// To whom.
-        to: NodeId,
-        /// The encoded [`PurgeMessage`].
-        bytes: Vec<u8>,
-    },
-    /// Raise these horizons ([`gyre_storage::Store::raise_purge_horizons`]); answered by [`Purge::raised`].
-    Raise(Vec<(Slot, PurgeHorizon)>),
-    /// Take a step of purging ([`gyre_storage::Store::purge`]); answered by [`Purge::purged`].
-    Purge {
-        /// Which slot.
-        slot: Slot,
-        /// From which prefix on.
-        from: Option<u64>,
-        /// How many keys to look at.
-        keys: usize,
-    },
-}
-
-/// What purging has done since it started, and how it stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PurgeStatus {
-    /// Keys looked at.
-    pub looked_at: u64,
-    /// Dead keys removed.
-    pub keys: u64,
-    /// Rows removed.
-    pub rows: u64,
-    /// Slots whose dead rows are still to be removed.
-    pub slots_waiting: usize,
-    /// The least horizon of this node's slots up to which dead keys are hidden; [`Hlc::ZERO`] if some slot has none.
-    pub oldest_horizon: Hlc,
-    /// The replicas that have not said lately what they have reached: no horizon moves where they are.
-    pub silent: Vec<NodeId>,
-    /// The members that keep something for others, or may, of before the grace period: no horizon moves past that.
-    pub keeping: Vec<NodeId>,
-}
-
-/// What a peer has said.
-#[derive(Debug, Default)]
-struct Said {
-    /// By ascending slots.
-    reports: Vec<Report>,
-    at: MonoMicros,
-    /// The parts of a statement that is not complete yet, and its number.
-    partial: Vec<Report>,
-    number: u64,
-    next_part: u16,
-}
-
-impl Said {
-    fn of(&self, slot: Slot) -> Option<SlotReport> {
-        let at = self.reports.partition_point(|report| report.last < slot);
-        self.reports.get(at).filter(|report| report.first <= slot).map(|report| report.reached)
-    }
-}
 
 /// What this node has reached in a slot.
 #[derive(Clone, Copy, Debug, Default)]
@@ -169,9 +113,11 @@ pub struct Purge {
     node: NodeId,
     grace: Duration,
     ring: Arc<Ring>,
+    /// Members whose data has lapsed: they are not asked.
+    lapsed: BTreeSet<NodeId>,
     /// By slot.
     own: Vec<Own>,
-    peers: BTreeMap<NodeId, Said>,
+    peers: Statements,
     /// Slots with rows to be removed, and from which prefix on.
     waiting: BTreeMap<Slot, Option<u64>>,
     /// The slot that is next to be looked for among them.
@@ -209,8 +155,9 @@ impl Purge {
             node,
             grace,
             ring,
+            lapsed: BTreeSet::new(),
             own,
-            peers: BTreeMap::new(),
+            peers: Statements::default(),
             waiting,
             hand: 0,
             removal: Removal::Idle { until: now },
@@ -228,8 +175,13 @@ impl Purge {
         if Arc::ptr_eq(&ring, &self.ring) {
             return;
         }
-        self.peers.retain(|&peer, _| ring.contains(peer));
+        self.peers.keep_members(&ring);
         self.ring = ring;
+    }
+
+    /// Goes on without these members. To be told before any floor of a member that knows no less.
+    pub fn set_lapsed(&mut self, lapsed: BTreeSet<NodeId>) {
+        self.lapsed = lapsed;
     }
 
     /// Uses another grace period from now on.
@@ -239,7 +191,7 @@ impl Purge {
 
     /// `peer` is down: what it said may be true no more, once it is back.
     pub fn peer_down(&mut self, peer: NodeId) {
-        self.peers.remove(&peer);
+        self.peers.forget(peer);
     }
 
     /// A message of `from` has arrived.
@@ -247,32 +199,16 @@ impl Purge {
     /// # Errors
     /// [`Malformed`] bytes are refused; nothing is changed.
     pub fn receive(&mut self, now: MonoMicros, from: NodeId, bytes: &[u8]) -> Result<(), Malformed> {
-        let PurgeMessage { number, part, is_last, reports } = PurgeMessage::decode(bytes)?;
-        if !self.ring.contains(from) || from == self.node {
-            return Ok(());
-        }
-        let said = self.peers.entry(from).or_default();
-        if part == 0 {
-            (said.number, said.next_part) = (number, 0);
-            said.partial.clear();
-        }
-        let follows =
-            said.partial.last().is_none_or(|last| reports.first().is_none_or(|next| last.last < next.first));
-        if said.number != number || said.next_part != part || !follows {
-            return Ok(());
-        }
-        said.partial.extend(reports);
-        said.next_part = part.saturating_add(1);
-        if is_last {
-            said.reports = std::mem::take(&mut said.partial);
-            said.at = now;
+        let message = PurgeMessage::decode(bytes)?;
+        let is_of_peer = self.ring.contains(from) && from != self.node;
+        if is_of_peer && self.peers.take(now, from, message) {
             self.look_at = self.look_at.min(now);
         }
         Ok(())
     }
 
     /// Lets time pass. `verified` is what this node has compared, and `floors` are what members say that they keep nothing
-    /// for others before.
+    /// for others before: while there are lapsed members, only of those who are known to refuse their data, too.
     pub fn step(
         &mut self,
         now: Now,
@@ -295,9 +231,9 @@ impl Purge {
     fn floor(&mut self, now: Now, floors: &BTreeMap<NodeId, Hlc>) -> Hlc {
         let old = Hlc::from_millis(now.wall.0.saturating_sub(millis(self.grace)));
         let of = |member: &NodeId| floors.get(member).copied().unwrap_or_default();
-        let members = self.ring.members();
-        self.status.keeping = members.iter().copied().filter(|member| of(member) < old).collect();
-        members.iter().map(of).min().unwrap_or_default()
+        let members = self.ring.members().iter().filter(|member| !self.lapsed.contains(member));
+        self.status.keeping = members.clone().copied().filter(|member| of(member) < old).collect();
+        members.map(of).min().unwrap_or_default()
     }
 
     /// Goes on with a round through all slots, and moves what can be moved.
@@ -309,7 +245,7 @@ impl Purge {
             if !self.ring.is_replica(self.node, slot) {
                 continue;
             }
-            self.settle(now.mono, slot, before(verified, &self.ring, self.node, slot));
+            self.settle(now.mono, slot, self.compared(verified, slot));
             let Some(own) = self.own.get(usize::from(slot)).copied() else { continue };
             self.round.oldest = Some(self.round.oldest.unwrap_or(own.horizon.hidden).min(own.horizon.hidden));
             if let Some(all) = self.all(now.mono, slot, own)
@@ -332,6 +268,12 @@ impl Purge {
         }
     }
 
+    /// Up to when this node has compared `slot` with all other replicas.
+    fn compared(&self, verified: &Verified, slot: Slot) -> Hlc {
+        let others = others(&self.ring, &self.lapsed, self.node, slot);
+        others.map(|&peer| verified.with(slot, peer)).min().unwrap_or(Hlc(u64::MAX))
+    }
+
     /// The slot is compared up to `verified`: if that was begun long enough after all replicas hid what is dead at the
     /// horizon, it is settled.
     fn settle(&mut self, now: MonoMicros, slot: Slot, verified: Hlc) {
@@ -347,8 +289,8 @@ impl Purge {
     /// The least that all replicas have reached in `slot`; `None` if one of them has not said lately.
     fn all(&mut self, now: MonoMicros, slot: Slot, own: Own) -> Option<SlotReport> {
         let mut all = Some(own.report());
-        for &replica in self.ring.replicas(slot).iter().filter(|&&replica| replica != self.node) {
-            let said = self.said(now, replica, slot);
+        for &replica in others(&self.ring, &self.lapsed, self.node, slot) {
+            let said = self.peers.of(now, replica, slot);
             if said.is_none() {
                 self.round.silent.insert(replica);
             }
@@ -367,12 +309,6 @@ impl Purge {
             counted: all.hidden.max(own.counted),
             purged: all.settled.max(own.purged),
         }
-    }
-
-    /// What `replica` has said of `slot` lately.
-    fn said(&self, now: MonoMicros, replica: NodeId, slot: Slot) -> Option<SlotReport> {
-        let said = self.peers.get(&replica)?;
-        if now.since(said.at) > REPORT_TTL { None } else { said.of(slot) }
     }
 
     /// The greatest horizon of `slot` that is not after `limit_ms`: all replicas come to the same ones.
@@ -408,19 +344,8 @@ impl Purge {
 
     /// Tells every peer what this node has reached in the slots that both keep.
     fn report(&mut self, effects: &mut Vec<Effect>) {
-        let mut to: BTreeMap<NodeId, Vec<Report>> = BTreeMap::new();
-        for (slot, own) in
-            (0..SLOTS).zip(&self.own).filter(|(slot, _)| self.ring.is_replica(self.node, *slot))
-        {
-            let reached = own.report();
-            for &peer in self.ring.replicas(slot).iter().filter(|&&peer| peer != self.node) {
-                let reports = to.entry(peer).or_default();
-                match reports.last_mut() {
-                    Some(last) if last.last + 1 == slot && last.reached == reached => last.last = slot,
-                    _ => reports.push(Report { first: slot, last: slot, reached }),
-                }
-            }
-        }
+        let reached = |slot: Slot| self.own.get(usize::from(slot)).copied().unwrap_or_default().report();
+        let to = reports(&self.ring, self.node, reached);
         self.reports += 1;
         for (peer, reports) in to {
             for message in PurgeMessage::cut(self.reports, &reports) {
@@ -481,9 +406,24 @@ impl Purge {
     }
 }
 
-/// Up to when `node` has compared `slot` with all other replicas.
-fn before(verified: &Verified, ring: &Ring, node: NodeId, slot: Slot) -> Hlc {
-    verified.slot(ring, node, slot).map_or(Hlc::ZERO, |slot| slot.before())
+/// The replicas of `slot` that `node` has to agree with.
+fn others<'a>(
+    ring: &'a Ring,
+    lapsed: &'a BTreeSet<NodeId>,
+    node: NodeId,
+    slot: Slot,
+) -> impl Iterator<Item = &'a NodeId> {
+    ring.replicas(slot).iter().filter(move |replica| **replica != node && !lapsed.contains(replica))
+}
+
+/// Up to when `node` has compared all slots that it keeps with all their replicas that have not `lapsed`; [`Hlc::ZERO`] if it
+/// has not compared some slot with some of them, since it had nothing.
+#[must_use]
+pub fn compared(verified: &Verified, ring: &Ring, lapsed: &BTreeSet<NodeId>, node: NodeId) -> Hlc {
+    let own = (0..SLOTS).filter(|&slot| ring.is_replica(node, slot));
+    let times =
+        own.flat_map(|slot| others(ring, lapsed, node, slot).map(move |&peer| verified.with(slot, peer)));
+    times.min().unwrap_or(Hlc(u64::MAX))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -266,13 +266,13 @@ fn failures_are_tried_again_and_foreign_messages_ignored() {
     let message = PurgeMessage { number: 1, part: 0, is_last: true, reports: reports.to_vec() };
     core.receive(MonoMicros(0), NodeId(3), &message.encode()).unwrap();
     core.receive(MonoMicros(0), NodeId(1), &message.encode()).unwrap();
-    assert!(core.peers.is_empty());
+    assert_eq!(core.peers.of(MonoMicros(0), NodeId(2), 4), None);
     core.receive(MonoMicros(0), NodeId(2), &message.encode()).unwrap();
-    assert_eq!(core.said(MonoMicros(0), NodeId(2), 4), Some(reached));
-    assert_eq!(core.said(MonoMicros(0), NodeId(2), 6), None);
-    assert_eq!(core.said(MonoMicros(0) + REPORT_TTL * 2, NodeId(2), 4), None);
+    assert_eq!(core.peers.of(MonoMicros(0), NodeId(2), 4), Some(reached));
+    assert_eq!(core.peers.of(MonoMicros(0), NodeId(2), 6), None);
+    assert_eq!(core.peers.of(MonoMicros(0) + statements::TTL * 2, NodeId(2), 4), None);
     core.peer_down(NodeId(2));
-    assert_eq!(core.said(MonoMicros(0), NodeId(2), 4), None);
+    assert_eq!(core.peers.of(MonoMicros(0), NodeId(2), 4), None);
     core.raising = Some(vec![(0, PurgeHorizon { hidden: clock(1), ..PurgeHorizon::default() })]);
     core.raised(MonoMicros(0), clock(0), false);
     assert_eq!(core.own[0].horizon, PurgeHorizon::default());
@@ -298,7 +298,7 @@ fn statements_come_in_parts_and_bytes_round_trip() {
     for message in [&messages[0], &messages[2]] {
         core.receive(MonoMicros(1), NodeId(2), &message.encode()).unwrap();
     }
-    assert_eq!(core.said(MonoMicros(1), NodeId(2), 0), None);
+    assert_eq!(core.peers.of(MonoMicros(1), NodeId(2), 0), None);
     for message in &messages {
         let bytes = message.encode();
         assert_eq!(PurgeMessage::decode(&bytes), Ok(message.clone()));
@@ -308,7 +308,7 @@ fn statements_come_in_parts_and_bytes_round_trip() {
             assert!(PurgeMessage::decode(&bytes[..cut]).is_err());
         }
     }
-    assert_eq!(core.said(MonoMicros(1), NodeId(2), 4_999).map(|said| said.verified), Some(Hlc(2_499)));
+    assert_eq!(core.peers.of(MonoMicros(1), NodeId(2), 4_999).map(|said| said.verified), Some(Hlc(2_499)));
     let overlapping = PurgeMessage { reports: vec![report(1), report(1)], ..messages[0].clone() };
     assert!(PurgeMessage::decode(&overlapping.encode()).is_err());
 }

@@ -378,6 +378,7 @@ pub(crate) fn about() -> About {
         load: 0,
         oldest_hint: None,
         floor: None,
+        away: Vec::new(),
         has_failed: false,
     }
 }

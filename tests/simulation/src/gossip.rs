@@ -74,6 +74,7 @@ fn about(node: usize) -> About {
         load: 0,
         oldest_hint: None,
         floor: None,
+        away: Vec::new(),
         has_failed: false,
     }
 }

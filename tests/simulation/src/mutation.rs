@@ -50,7 +50,7 @@ pub enum Mutation {
     PurgedByAge,
     /// Of what is removed only the tombstone goes, not the older rows.
     TombstonePurgedAlone,
-    /// A replica takes its own word for that of all others.
+    /// Replicas agree on horizons without those that are down.
     HorizonNotAgreed,
 }
 

@@ -169,7 +169,7 @@ impl Plan {
     }
 
     /// The plan of a run in which the records of deletions go: many keys that are seldom touched, and nodes that are away
-    /// for 2 h, 4 h and 80 h where the grace period is 72 h. Unless it is to last for days, all of that is 120 times shorter.
+    /// for 2 h, 4 h, 80 h and 200 h where the grace period is 72 h. Unless it is to last for days, all of that is 120 times shorter.
     pub(crate) fn purging(seed: u64, options: Options) -> Plan {
         let mut random = Random::new(mix(seed ^ 0x7075_7267));
         let is_real = options.hours.is_some_and(|hours| hours >= 100.0);
@@ -189,7 +189,7 @@ impl Plan {
             compare_interval: Some(random.pick(&[MINUTE, 3 * MINUTE, 10 * MINUTE])),
             ends_by_comparing: true,
             grace: Some(grace),
-            away: vec![scale * MINUTE, scale * 2 * MINUTE, scale * 40 * MINUTE],
+            away: [1, 2, 40, 100].map(|minutes| scale * minutes * MINUTE).to_vec(),
             faults: self::faults(&mut random, &faults.collect::<Vec<FaultKind>>()),
             fault_gap: scale * MINUTE..scale * 20 * MINUTE,
             fault_length: SECOND..scale * 2 * MINUTE,

@@ -13,6 +13,7 @@ use gyre_cluster::time::{MonoMicros, Now};
 use gyre_storage::{Hlc, KeyRef, PurgeHorizon, Slot, Store};
 
 use crate::event::{Event, NodeLocal};
+use crate::gossip;
 use crate::mutation::{Distortion, Mutation};
 use crate::network::WorkerAt;
 use crate::node::{Node, Process, node_id};
@@ -67,6 +68,11 @@ impl Node {
             purging.look_around(store, now, hlc.stamp(now.wall));
             membership.set_floor(now.mono, purging.floor);
             let floors = membership.floors(now.mono, purging.keeper.node, purging.floor);
+            if env.mutation == Some(Mutation::HorizonNotAgreed) {
+                let peers = (0..env.network.nodes).filter(|&peer| peer != self.index);
+                let is_down = |&peer: &usize| !gossip::is_alive(&env.network, membership, self.index, peer);
+                purging.core.set_lapsed(peers.filter(is_down).map(node_id).collect());
+            }
             purging.core.step(now, repair.verified(), &floors, &mut effects);
             if env.mutation == Some(Mutation::PurgedByAge) {
                 self.purge_by_age(env, now);
@@ -90,10 +96,6 @@ impl Node {
             return;
         };
         match effect {
-            Effect::Send { to, bytes } if env.mutation == Some(Mutation::HorizonNotAgreed) => {
-                // It takes its own word for that of all others.
-                purging.core.receive(now.mono, to, &bytes).expect("what was encoded can be decoded");
-            }
             Effect::Send { to, bytes } => {
                 let clock = hlc.now();
                 let at = WorkerAt { node: index, worker: SAYING_WORKER };
@@ -123,9 +125,7 @@ impl Node {
     /// A statement has come from `from`.
     pub(crate) fn told_of_purging(&mut self, env: &Env, from: NodeId, bytes: &[u8]) {
         let now = MonoMicros(env.queue.now());
-        if let Some(Process { purging: Some(purging), .. }) = &mut self.process
-            && env.mutation != Some(Mutation::HorizonNotAgreed)
-        {
+        if let Some(Process { purging: Some(purging), .. }) = &mut self.process {
             purging.core.receive(now, from, bytes).expect("what was encoded can be decoded");
         }
     }
