@@ -33,8 +33,18 @@ const COMPARE_INTERVAL: Micros = 10 * SECOND;
 const COMPARED_TIME_MAX: Micros = 10 * 60 * SECOND;
 /// How long clients go on after the cluster has recovered.
 const RECOVERED_TIME: Micros = 3 * SECOND;
+/// By then what was dead is gone from every disk, in grace periods: it must be as old as one, and horizons move in thirds.
+const PURGED_GRACES: Micros = 3;
 /// No operation takes longer.
 const DRAIN_TIME: Micros = 10 * SECOND;
+
+/// What a record shows.
+#[derive(Debug, PartialEq)]
+struct Shown {
+    view: String,
+    siblings: usize,
+    expiry: Option<UnixMillis>,
+}
 
 impl World {
     /// Runs everything.
@@ -87,7 +97,8 @@ impl World {
         }
         self.read_everything()?;
         self.sweep_everything();
-        self.check_equal()
+        self.check_equal()?;
+        self.purge_everything()
     }
 
     /// Runs until every node runs, is linked with every other, and is believed by them.
@@ -205,6 +216,48 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Lets nodes purge what is dead by now, as they do by themselves: then no row of it is on any disk, and what lives
+    /// still does.
+    fn purge_everything(&mut self) -> Result<(), String> {
+        let Some(grace) = self.env.grace else { return Ok(()) };
+        let live = self.live_keys();
+        let end = self.env.queue.now() + PURGED_GRACES * grace + COMPARED_TIME_MAX;
+        let dead_before = Hlc::from_millis(truth_ms(self.env.queue.now()));
+        while let Some(what) = self.nodes.iter().find_map(|node| node.dead_left(dead_before)) {
+            if self.env.queue.now() > end {
+                return Err(what);
+            }
+            self.run_until(self.env.queue.now() + 10 * SECOND)?;
+        }
+        for (key, (before, after)) in live.iter().zip(self.live_keys()).enumerate() {
+            self.judged = key;
+            for (before, after) in before.iter().zip(&after) {
+                let is_back = before.is_none() && after.is_some();
+                let is_gone = before.as_ref().is_some_and(|shown| shown.expiry.is_none()) && before != after;
+                if is_back || is_gone {
+                    return Err(format!(
+                        "purging has changed what a replica shows from {before:?} to {after:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What each replica of each key shows.
+    fn live_keys(&self) -> Vec<Vec<Option<Shown>>> {
+        let truth = UnixMillis(truth_ms(self.env.queue.now()));
+        let shown = |record: &Record| {
+            let view = format!("{:?}", record.view(truth)?);
+            Some(Shown { view, siblings: record.siblings(truth).len(), expiry: record.expiry(truth) })
+        };
+        let held = |(index, key): (usize, &Key)| {
+            let replicas = self.checkers.key(index).replicas.iter();
+            replicas.map(|&node| shown(&self.nodes[node].holds(key.key_ref()))).collect()
+        };
+        self.plan.keys.iter().enumerate().map(held).collect()
     }
 
     /// Nothing is left over: every operation has ended, and every lock is free (invariant 10).

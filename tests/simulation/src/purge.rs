@@ -10,7 +10,7 @@ use gyre_cluster::purge::kept::{self, Keeper};
 use gyre_cluster::purge::{Effect, Purge};
 use gyre_cluster::ring::Ring;
 use gyre_cluster::time::{MonoMicros, Now};
-use gyre_storage::{Hlc, KeyRef, PurgeHorizon, Slot, Store};
+use gyre_storage::{Hlc, KeyRef, PREFIX_END, PurgeHorizon, Record, Slot, Store};
 
 use crate::event::{Event, NodeLocal};
 use crate::gossip;
@@ -35,6 +35,8 @@ pub(crate) struct Purging {
     /// Before when this node keeps nothing for others, and when it looked.
     pub(crate) floor: Option<Hlc>,
     floor_at: Micros,
+    /// When all that is old goes next, under a mutation.
+    by_age_at: Micros,
     ring: Arc<Ring>,
 }
 
@@ -50,7 +52,7 @@ impl Purging {
         let horizons = |slot| store.purge_horizon(slot);
         let grace_time = Duration::from_micros(grace);
         let core = Purge::new(keeper.node, grace_time, Arc::clone(ring), horizons, now, clock);
-        Purging { core, keeper, grace, floor: None, floor_at: 0, ring: Arc::clone(ring) }
+        Purging { core, keeper, grace, floor: None, floor_at: 0, by_age_at: 0, ring: Arc::clone(ring) }
     }
 }
 
@@ -65,7 +67,7 @@ impl Node {
             else {
                 return;
             };
-            purging.look_around(store, now, hlc.stamp(now.wall));
+            let has_looked = purging.look_around(store, now, hlc.stamp(now.wall));
             membership.set_floor(now.mono, purging.floor);
             let floors = membership.floors(now.mono, purging.keeper.node, purging.floor);
             if env.mutation == Some(Mutation::HorizonNotAgreed) {
@@ -74,7 +76,7 @@ impl Node {
                 purging.core.set_lapsed(peers.filter(is_down).map(node_id).collect());
             }
             purging.core.step(now, repair.verified(), &floors, &mut effects);
-            if env.mutation == Some(Mutation::PurgedByAge) {
+            if has_looked && env.mutation == Some(Mutation::PurgedByAge) {
                 self.purge_by_age(env, now);
             }
             if effects.is_empty() {
@@ -140,6 +142,10 @@ impl Node {
     /// Under a mutation: whatever is old enough goes.
     fn purge_by_age(&mut self, env: &mut Env, now: Now) {
         let Some(Process { store, purging: Some(purging), .. }) = &mut self.process else { return };
+        if now.mono.0 < purging.by_age_at {
+            return;
+        }
+        purging.by_age_at = now.mono.0 + 60 * SECOND;
         let old = Hlc::from_millis(now.wall.0 - purging.grace / 1_000);
         let horizon = PurgeHorizon { hidden: old, counted: old, purged: old };
         for &slot in &env.slots {
@@ -153,15 +159,31 @@ impl Node {
 }
 
 impl Purging {
-    /// Looks now and then what this node keeps for others.
-    fn look_around(&mut self, store: &Store, now: Now, clock: Hlc) {
+    /// Looks now and then what this node keeps for others. Answers whether it did.
+    fn look_around(&mut self, store: &Store, now: Now, clock: Hlc) -> bool {
         let every = (self.grace / FLOOR_PARTS).max(10 * SECOND);
         if self.floor.is_some() && now.mono.0 < self.floor_at + every {
-            return;
+            return false;
         }
         self.floor_at = now.mono.0;
         let forget_before = Hlc::from_millis(clock.millis() - self.grace / 2_000);
         self.floor = kept::floor(store, &self.ring, self.keeper, clock, forget_before).ok();
+        true
+    }
+}
+
+impl Node {
+    /// What is on its disk though it was dead at `clock`; `None` if nothing is.
+    pub(crate) fn dead_left(&self, clock: Hlc) -> Option<String> {
+        let page =
+            self.with_store(|store| store.scan(None, 0, PREFIX_END, usize::MAX, usize::MAX, true)).ok()?;
+        let has_rows = |name: &[u8], record: &Record| record.rows(KeyRef::new(0, name)).next().is_some();
+        let (_, name, record) = page.entries.into_iter().find(|(_, name, record)| {
+            has_rows(name, record) && !has_rows(name, &record.without_dead(clock))
+        })?;
+        let status = self.process.as_ref()?.purging.as_ref().map(|purging| purging.core.status().clone());
+        let name = String::from_utf8_lossy(&name).into_owned();
+        Some(format!("node {} still has {record:?} of {name}, dead long ago: {status:?}", self.index))
     }
 }
 

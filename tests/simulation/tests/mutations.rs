@@ -22,7 +22,7 @@ const BOUNDS: [(Mutation, u64); 19] = [
     (Mutation::ContextIgnored, 20),
     (Mutation::PurgedByAge, 5),
     (Mutation::TombstonePurgedAlone, 5),
-    (Mutation::HorizonNotAgreed, 10),
+    (Mutation::HorizonNotAgreed, 20),
 ];
 
 #[test]
