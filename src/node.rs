@@ -9,7 +9,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use gyre_cluster::clock::HybridClock;
 use gyre_cluster::gossip::PeerView;
-use gyre_cluster::handshake::Identity;
 use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::purge::PurgeStatus;
@@ -183,16 +182,15 @@ impl Node {
         Ok(())
     }
 
-    /// Whether what `peer` holds has lapsed: it was away for too long, and has not come back empty.
-    pub fn has_lapsed(&self, peer: &Identity) -> bool {
+    /// Whether what `member` holds as `incarnation` has lapsed: it was away for too long, and has not come back empty.
+    pub fn has_lapsed(&self, member: NodeId, incarnation: u64) -> bool {
         let topology = self.topology.load();
-        (**topology).as_ref().is_some_and(|topology| topology.has_lapsed(peer.node, peer.incarnation))
+        (**topology).as_ref().is_some_and(|topology| topology.has_lapsed(member, incarnation))
     }
 
     /// Whether the others have gone on without what this node holds: it must come back empty.
     pub fn has_lapsed_itself(&self) -> bool {
-        let topology = self.topology.load();
-        (**topology).as_ref().is_some_and(|topology| topology.has_lapsed(self.id, self.incarnation()))
+        self.has_lapsed(self.id, self.incarnation())
     }
 
     /// What this node says of itself in the topology document.

@@ -167,6 +167,11 @@ fn describe(node: &Node, ring: &Ring, member: &Member) -> Reply {
         ("primary-share", Reply::Double(owned.primary_share())),
         ("replica-share", Reply::Double(owned.replica_share())),
         ("incarnation", number(member.incarnation)),
+        ("lapsed", Reply::Boolean(node.has_lapsed(member.id, member.incarnation))),
+        (
+            "away-seconds",
+            node.absences.load().get(&member.id).map_or(Reply::Null, |away| number(away.as_secs())),
+        ),
         ("version", Reply::text(member.build.as_str())),
         ("queued-bytes", number(queued)),
         ("sent-bytes", number(sent)),

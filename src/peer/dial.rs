@@ -143,7 +143,7 @@ async fn connect(worker: &Rc<Worker>, address: &str, target: &Target) -> Result<
     link::end_when_unheard(&stream)?;
     let (peer, rest) = greet::dialled(&mut stream, worker.node(), worker.index).await?;
     let id = peer.identity.node;
-    if worker.node().has_lapsed(&peer.identity) {
+    if worker.node().has_lapsed(peer.identity.node, peer.identity.incarnation) {
         return Err(GreetError::Lapsed);
     }
     let (read, write) = stream.into_split();

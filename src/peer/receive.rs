@@ -47,7 +47,7 @@ pub fn accept(worker: &Rc<Worker>, stream: StdTcpStream) {
         match greet::accepted(&mut stream, worker.node(), worker.index).await {
             Ok((peer, rest)) => {
                 worker.node().peers.greeted(peer.identity.node);
-                if worker.node().has_lapsed(&peer.identity) {
+                if worker.node().has_lapsed(peer.identity.node, peer.identity.incarnation) {
                     inform(&worker, stream, &peer, rest).await;
                 } else {
                     serve(worker, stream, peer, rest).await;
@@ -183,7 +183,11 @@ fn take_document(turn: &mut Turn<'_>, incoming: &Incoming<'_>, peer: &Peer) -> R
     {
         membership::receive(turn, peer, Direction::Lapsed, &message);
     }
-    if turn.node.has_lapsed(&peer.identity) { Ok(()) } else { Err("it has come back empty".into()) }
+    if turn.node.has_lapsed(peer.identity.node, peer.identity.incarnation) {
+        Ok(())
+    } else {
+        Err("it has come back empty".into())
+    }
 }
 
 /// A question for this node's clock, or the answer to one: whose clock is wrong shows only if these pass whatever the clocks

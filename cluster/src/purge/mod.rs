@@ -15,7 +15,7 @@
 //!    *settled*): whatever had been added to a counter on a dead register, before nobody could any more, is everywhere.
 //!
 //! Every statement is one of facts that stay true, so there is no round, no leader and no vote: each replica takes the
-//! least of what all of them say, whenever that rises. Horizons move in leaps of a third of the grace period, the same for all
+//! least of what all of them say, whenever that rises, and hides what another one hides already. Horizons move in leaps of a third of the grace period, the same for all
 //! replicas, and slots take turns, since trees are hashed anew where one moves.
 //!
 //! It is a state machine: the shell calls [`step`](Purge::step) now and then (see [`wait`](Purge::wait)), hands messages and
@@ -248,10 +248,14 @@ impl Purge {
             self.settle(now.mono, slot, self.compared(verified, slot));
             let Some(own) = self.own.get(usize::from(slot)).copied() else { continue };
             self.round.oldest = Some(self.round.oldest.unwrap_or(own.horizon.hidden).min(own.horizon.hidden));
-            if let Some(all) = self.all(now.mono, slot, own)
-                && let horizon = self.reach(now, slot, own.horizon, all, floor)
-                && horizon != own.horizon
-            {
+            let horizon = match self.all(now.mono, slot, own) {
+                Some(all) => self.reach(now, slot, own.horizon, all, floor),
+                None => own.horizon,
+            };
+            // What another replica hides is agreed on: the sooner this one does, the less do their trees differ.
+            let hidden = horizon.hidden.max(self.hidden_by_others(now.mono, slot));
+            let horizon = PurgeHorizon { hidden, ..horizon };
+            if horizon != own.horizon {
                 raised.push((slot, horizon));
             }
         }
@@ -297,6 +301,13 @@ impl Purge {
             all = all.zip(said).map(|(all, said)| all.least(said));
         }
         all
+    }
+
+    /// The most that another replica of `slot` hides: it had the word of all for that.
+    fn hidden_by_others(&self, now: MonoMicros, slot: Slot) -> Hlc {
+        let others = others(&self.ring, &self.lapsed, self.node, slot);
+        let said = others.filter_map(|&replica| self.peers.of(now, replica, slot));
+        said.map(|said| said.hidden).max().unwrap_or_default()
     }
 
     /// The horizon of `slot` that what all have reached allows.
