@@ -47,7 +47,8 @@ impl Worker {
     }
 
     /// Before what was stamped is sent, the clock's durable mark has passed it, also if no row of it is stored here: so a
-    /// restart stamps nothing below what was acknowledged. A poisoned store covers nothing; its node serves nobody.
+    /// restart stamps nothing below what was acknowledged. A poisoned store covers nothing: what its node stamps as a
+    /// coordinator is passed, after the restart, by the time that most members agree on.
     fn cover_clock(&self) {
         if let Err(error) = self.node.store.cover(self.node.clock.now()) {
             tracing::debug!(%error, "cannot raise the clock's mark");
