@@ -20,6 +20,7 @@ use std::task::{self, Poll};
 use gyre_cluster::coordinator::{Coordinator, Tag};
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::{Failure, Outcome};
+use gyre_cluster::ring::Ring;
 use gyre_cluster::time::Now;
 use gyre_protocol::Reply;
 use slab::Slab;
@@ -279,9 +280,11 @@ impl Worker {
         self.state.borrow().shell.outboxes.connected()
     }
 
-    /// The peers that count as alive for this worker.
-    pub fn live_peers(&self) -> Vec<NodeId> {
-        self.state.borrow().core.live_peers().to_vec()
+    /// The members that own something, and which of them are peers that count as alive for this worker.
+    pub fn liveness(&self, ring: &Ring) -> Vec<(NodeId, bool)> {
+        let state = self.state.borrow();
+        let live = state.core.live_peers();
+        ring.members().iter().map(|&member| (member, live.binary_search(&member).is_ok())).collect()
     }
 
     /// How many operations this worker's coordinator has under way.
