@@ -416,27 +416,22 @@ impl std::fmt::Debug for Store {
 
 /// Refuses an engine that holds another format; marks a new one with ours.
 fn check_format(engine: &dyn Engine) -> Result<(), StorageError> {
-    match engine.get(Family::Meta, META_FORMAT.as_bytes())? {
-        None => {
-            engine.check()?;
-            let mut batch = Batch::default();
-            batch.put_meta(META_FORMAT, FORMAT.to_string().as_bytes());
-            Tree::begin_empty(&mut batch);
-            engine.write(batch.encoded(), true)
-        }
+    let found = engine.get(Family::Meta, META_FORMAT.as_bytes())?;
+    let is_format = |format: u32| found.as_deref() == Some(format.to_string().as_bytes());
+    let mut batch = Batch::default();
+    match &found {
+        None => Tree::begin_empty(&mut batch),
         // From now on rows come with marks, which a program that knows no trees would leave out: it must refuse.
-        Some(found) if found == FORMAT_WITHOUT_TREES.to_string().as_bytes() => {
-            engine.check()?;
-            let mut batch = Batch::default();
-            batch.put_meta(META_FORMAT, FORMAT.to_string().as_bytes());
-            engine.write(batch.encoded(), true)
+        Some(_) if is_format(FORMAT_WITHOUT_TREES) => {}
+        Some(_) if is_format(FORMAT) => return engine.check(),
+        Some(found) => {
+            let found = String::from_utf8_lossy(found).into_owned();
+            return Err(StorageError::UnknownFormat { found, supported: FORMAT });
         }
-        Some(found) if found == FORMAT.to_string().as_bytes() => engine.check(),
-        Some(found) => Err(StorageError::UnknownFormat {
-            found: String::from_utf8_lossy(&found).into_owned(),
-            supported: FORMAT,
-        }),
     }
+    engine.check()?;
+    batch.put_meta(META_FORMAT, FORMAT.to_string().as_bytes());
+    engine.write(batch.encoded(), true)
 }
 
 #[cfg(test)]
