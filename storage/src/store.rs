@@ -25,20 +25,16 @@ use crate::stats::StoreStats;
 use crate::tree::Tree;
 use crate::version::{Hlc, UnixMillis, Version};
 
+mod format;
 mod handoff;
 mod purge;
 mod sweep;
 mod tree;
 
+pub use format::FORMAT;
 pub use purge::PurgeStep;
 pub use sweep::{SweepPass, SweepStep};
 
-/// The on-disk format this program reads and writes.
-pub const FORMAT: u32 = 2;
-/// The format before: the same, without trees. They are built when such a directory is opened.
-const FORMAT_WITHOUT_TREES: u32 = 1;
-
-const META_FORMAT: &str = "storage.format";
 const META_HORIZONS: &str = "storage.horizons";
 const META_CLOCK_MARK: &str = "storage.clock_mark";
 /// Documents of the store's users carry this, so that they cannot meet the store's own.
@@ -101,7 +97,7 @@ impl Store {
         horizons: Horizons,
         options: &StoreOptions,
     ) -> Result<Store, StorageError> {
-        check_format(engine.as_ref())?;
+        format::check(engine.as_ref())?;
         if let Some(bytes) = engine.get(Family::Meta, META_HORIZONS.as_bytes())? {
             horizons.store(horizon::decode(&bytes)?);
         }
@@ -414,26 +410,6 @@ impl std::fmt::Debug for Store {
     }
 }
 
-/// Refuses an engine that holds another format; marks a new one with ours.
-fn check_format(engine: &dyn Engine) -> Result<(), StorageError> {
-    let found = engine.get(Family::Meta, META_FORMAT.as_bytes())?;
-    let is_format = |format: u32| found.as_deref() == Some(format.to_string().as_bytes());
-    let mut batch = Batch::default();
-    match &found {
-        None => Tree::begin_empty(&mut batch),
-        // From now on rows come with marks, which a program that knows no trees would leave out: it must refuse.
-        Some(_) if is_format(FORMAT_WITHOUT_TREES) => {}
-        Some(_) if is_format(FORMAT) => return engine.check(),
-        Some(found) => {
-            let found = String::from_utf8_lossy(found).into_owned();
-            return Err(StorageError::UnknownFormat { found, supported: FORMAT });
-        }
-    }
-    engine.check()?;
-    batch.put_meta(META_FORMAT, FORMAT.to_string().as_bytes());
-    engine.write(batch.encoded(), true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -545,17 +521,6 @@ mod tests {
             let reopened = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
             assert!(reopened.clock_mark() >= Hlc(hlc));
         }
-    }
-
-    #[test]
-    fn unknown_format_is_refused_by_name() {
-        let disk = MemoryDisk::new();
-        let engine = Memory::new(disk.clone(), Horizons::default());
-        let mut batch = Batch::default();
-        batch.put_meta(META_FORMAT, b"99");
-        engine.write(batch.encoded(), true).unwrap();
-        let error = Store::open_memory(&disk, &StoreOptions::new("")).unwrap_err();
-        assert_eq!(error, StorageError::UnknownFormat { found: "99".into(), supported: FORMAT });
     }
 
     #[test]
