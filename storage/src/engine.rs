@@ -45,6 +45,8 @@ pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<Step, StorageError
 /// What could be saved of a damaged file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Salvage {
+    /// Where the file is.
+    pub(crate) path: String,
     /// Whose file it is.
     pub(crate) family: Family,
     /// Ranges that hold the prefix of every row that could not be read. Of the row family only.

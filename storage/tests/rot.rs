@@ -297,6 +297,52 @@ fn deleted_rows_do_not_come_back_with_the_file_that_deleted_them() {
     }
 }
 
+/// What nothing brings back: whoever meets it is told which file it is, and the file stays.
+#[test]
+fn damage_that_is_not_mended_is_told_by_the_name_of_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = filled(dir.path(), Place::LastLevel);
+        for number in 0..2_000 {
+            let (key, value) = (key(number), value(number, 2));
+            let row = Row { expiry: Some(UnixMillis(1 << 40)), ..set(&key, 2, &value) };
+            commit(&store, &[row]);
+        }
+        store.refresh_tree(usize::MAX).unwrap();
+        store.meta_put("document", &[7; 100]).unwrap();
+    }
+    drop(open(dir.path()));
+    let (mut refused, mut given_up) = (0, 0);
+    for table in tables(dir.path()) {
+        let copy = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        let damaged = copy.path().join(table.file_name().unwrap());
+        flip(&damaged, damaged.metadata().unwrap().len() / 3);
+        let path = damaged.display().to_string();
+        let store = match try_open(copy.path()) {
+            Ok(store) => store,
+            Err(error) => {
+                assert!(error.to_string().contains(&path), "{error}");
+                refused += 1;
+                continue;
+            }
+        };
+        let _ = (read_all(&store), store.expired(UnixMillis(1 << 41), 10_000));
+        let Err(error) = store.mend(&|_| true) else { continue };
+        assert!(error.to_string().contains(&path), "{error}");
+        let damage = store.damage();
+        assert!(
+            (damage.files_given_up, damage.files_waiting) == (1, 0)
+                && damaged.exists()
+                && !store.has_damage()
+        );
+        given_up += 1;
+    }
+    assert!(refused > 0 && given_up > 0, "{refused} {given_up}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 

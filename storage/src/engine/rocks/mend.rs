@@ -110,7 +110,8 @@ impl Rocks {
         let Some(family) = family_of(&damaged) else {
             return Err(StorageError::damaged(format!("file {file} is of an unknown column family")));
         };
-        let mut salvage = Salvage { family, gaps: Vec::new(), entries: 0 };
+        let path = self.dir.join(damaged.name.trim_start_matches('/')).display().to_string();
+        let mut salvage = Salvage { path, family, gaps: Vec::new(), entries: 0 };
         if family != Family::Rows {
             // What follows from the rows is built anew.
             return Ok(Some(salvage));
