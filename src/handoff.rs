@@ -51,9 +51,8 @@ impl Replay {
         core.set_limits(config.hint_replay_rate, Duration::from_secs(config.hint_window_seconds));
         node.store.set_hint_bytes_max(config.max_hint_bytes as u64);
         let ring = node.ring.load_full();
-        let live = self.worker.live_peers();
-        for &member in ring.members() {
-            if live.binary_search(&member).is_ok() {
+        for (member, is_live) in self.worker.liveness(&ring) {
+            if is_live {
                 core.peer_up(member);
             } else {
                 core.peer_down(now.mono, member);

@@ -23,4 +23,5 @@ pub mod slowlog;
 pub mod status;
 pub mod status_report;
 pub mod sweeper;
+pub mod timekeeping;
 pub mod worker;

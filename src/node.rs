@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use gyre_cluster::clock::HybridClock;
@@ -25,6 +24,7 @@ use crate::peer::table::PeerTable;
 use crate::repair;
 use crate::session::registry::ClientRegistry;
 use crate::slowlog::SlowLog;
+use crate::timekeeping::Timekeeping;
 use crate::worker::locks::KeyLocks;
 use crate::worker::mailbox::{Letter, Mailbox};
 
@@ -49,6 +49,8 @@ pub struct Node {
     pub store: Arc<Store>,
     /// The hybrid logical clock, shared so that two workers never stamp the same version.
     pub clock: Arc<HybridClock>,
+    /// The time it makes stamps of.
+    pub time: Timekeeping,
     /// The ring of the current topology. Empty until the cluster has formed.
     pub ring: ArcSwap<Ring>,
     /// The topology document; `None` until the cluster has formed. Changed by [`Node::install`] only.
@@ -77,12 +79,12 @@ pub struct Node {
     pub mailboxes: Vec<Mailbox>,
     /// When the node started, wall clock.
     pub started_at: UnixMillis,
-    /// When the node started: the zero of its monotonic clock.
-    pub started: Instant,
     /// 40 hex digits that change with every start (INFO `run_id`).
     pub run_id: String,
     /// Set on SIGTERM: no new connections, then stop.
     pub stopping: AtomicBool,
+    /// The workers know that the store has failed.
+    failure_is_told: AtomicBool,
     /// Serialises changes of the topology document.
     installing: Mutex<()>,
 }
@@ -97,13 +99,18 @@ impl Node {
         let incarnation = next_incarnation(&store)?;
         let topology = stored_topology(&store, &config)?;
         let clock = HybridClock::new(config.max_clock_drift_ms);
-        let started_at = wall_clock();
+        clock.set_settled(false);
         clock.raise_to(store.clock_mark());
+        let time = Timekeeping::new(config.max_clock_drift_ms);
+        let started_at = time.now().wall;
         if clock.ahead_ms(started_at) > config.max_clock_drift_ms {
-            tracing::error!(
+            tracing::warn!(
                 ahead_ms = clock.ahead_ms(started_at),
-                "the wall clock is behind what this node stamped before: peers will refuse it until that time has passed"
+                "this node's wall clock is behind what it stamped before its start"
             );
+        }
+        for horizon in topology.iter().flat_map(|topology| topology.horizons.values()) {
+            clock.raise_to(horizon.hlc);
         }
         let ring = topology.as_ref().map_or_else(Ring::empty, Topology::ring);
         let verified = repair::stored(&store);
@@ -117,6 +124,7 @@ impl Node {
             instance: rand::random(),
             store: Arc::new(store),
             clock: Arc::new(clock),
+            time,
             ring: ArcSwap::from_pointee(ring),
             topology: ArcSwap::from_pointee(topology),
             liveness: ArcSwap::default(),
@@ -132,9 +140,9 @@ impl Node {
             config: ArcSwap::from_pointee(config),
             mailboxes,
             started_at,
-            started: Instant::now(),
             run_id: format!("{nonce:032x}{:08x}", std::process::id()),
             stopping: AtomicBool::new(false),
+            failure_is_told: AtomicBool::new(false),
             installing: Mutex::new(()),
         })
     }
@@ -176,6 +184,17 @@ impl Node {
             rack: Some(config.rack.clone()).filter(|rack| !rack.is_empty()),
             vnodes: u32::try_from(config.vnodes).unwrap_or(u32::MAX),
             build: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// The store accepts nothing any more: every worker serves without it from now on, and peers are told.
+    pub fn store_failed(&self) {
+        if self.failure_is_told.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for mailbox in &self.mailboxes {
+            // A worker that is gone serves nobody.
+            let _ = mailbox.send(Letter::StoreFailed);
         }
     }
 
@@ -221,12 +240,6 @@ impl Node {
         })
         .map(|_| ())
     }
-}
-
-/// The wall clock.
-pub fn wall_clock() -> UnixMillis {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The horizons of all databases up to the last one that has one.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use gyre_cluster::message::Message;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::repair::{Effect, Moved, Repair, RepairConfig, SlotSet, Trouble, Verified};
+use gyre_cluster::time::MonoMicros;
 use gyre_storage::{Hlc, StorageError, Store};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
@@ -121,9 +122,9 @@ pub fn request(worker: &Rc<Worker>, wanted: &Wanted) {
 }
 
 impl Running {
-    fn time(&self) -> (gyre_cluster::time::MonoMicros, Hlc) {
+    fn time(&self) -> (MonoMicros, Hlc) {
         let now = self.worker.now();
-        (now.mono, self.worker.node().clock.stamp(now.wall))
+        (now.mono, self.worker.node().clock.mark(now.wall))
     }
 
     /// Tells the core what has changed and carries out what it wants. Answers when to come again.
@@ -135,9 +136,8 @@ impl Running {
         let interval = Duration::from_secs(config.anti_entropy_interval_seconds);
         core.set_limits(now, interval, config.anti_entropy_rate);
         let ring = node.ring.load_full();
-        let live = self.worker.live_peers();
-        for &member in ring.members() {
-            if live.binary_search(&member).is_ok() {
+        for (member, is_live) in self.worker.liveness(&ring) {
+            if is_live {
                 core.peer_up(member);
             } else {
                 core.peer_down(now, member, &mut effects);
@@ -166,32 +166,30 @@ impl Running {
                     turn.shell.outboxes.send(to, &Message::Exchange { bytes: &bytes }, clock);
                 }),
                 Effect::Work { ticket, work } => {
-                    let work = move || {
-                        let started = Instant::now();
-                        work.run(store.as_ref()).map(|answer| (answer, started.elapsed()))
-                    };
-                    self.then(work, true, move |core, now, clock, done, effects| {
-                        core.worked(now, clock, ticket, done.map(|(answer, _)| answer), effects);
+                    let work = move || work.run(store.as_ref());
+                    self.then(work, REST_TIMES, move |core, now, clock, answer, effects| {
+                        core.worked(now, clock, ticket, answer, effects);
                     });
                 }
                 Effect::ReadMarks => {
-                    let read = move || Ok((store.marked_slots()?, Duration::ZERO));
-                    self.then(read, false, |core, now, clock, marks, effects| {
-                        core.marked(now, clock, marks.map(|(marks, _)| marks), effects);
-                    });
+                    self.then(
+                        move || store.marked_slots(),
+                        0,
+                        |core, now, clock, marks, effects| {
+                            core.marked(now, clock, marks, effects);
+                        },
+                    );
                 }
                 Effect::ClearMarks(marks) => {
-                    let clear = move || Ok((store.clear_marks(&marks)?, Duration::ZERO));
-                    self.then(clear, false, |_, _, _, _, _| {});
+                    self.then(move || store.clear_marks(&marks), 0, |_, _, _, _, _| {});
                 }
                 Effect::Forget(entries) => {
                     let forget = move || {
-                        for entry in &entries {
-                            store.forget(entry.key(), &entry.record)?;
-                        }
-                        Ok(((), Duration::ZERO))
+                        entries
+                            .iter()
+                            .try_for_each(|entry| store.forget(entry.key(), &entry.record).map(drop))
                     };
-                    self.then(forget, false, |_, _, _, _, _| {});
+                    self.then(forget, 0, |_, _, _, _, _| {});
                 }
                 Effect::Save(bytes) => self.save(bytes),
                 Effect::Ended { peer, moved, trouble } => log_end(peer, &moved, trouble),
@@ -201,41 +199,43 @@ impl Running {
 
     fn save(self: &Rc<Self>, bytes: Vec<u8>) {
         let node = Arc::clone(self.worker.node());
-        let save = move || Ok((node.store.meta_put(META_VERIFIED, &bytes)?, Duration::ZERO));
+        let save = move || node.store.meta_put(META_VERIFIED, &bytes);
         let node = Arc::clone(self.worker.node());
-        self.then(save, false, move |core, _, _, saved, _| {
+        self.then(save, 0, move |core, _, _, saved, _| {
             core.saved(saved.is_some());
             node.verified.store(Arc::clone(core.verified()));
         });
     }
 
-    /// Runs `work` where it may wait for the disk, rests if that took long, and gives its result, if it has one, to the
-    /// core.
+    /// Runs `work` where it may wait for the disk, rests `rest_times` as long as it took if that was long, and gives its
+    /// result, if it has one, to the core.
     fn then<T: Send + 'static>(
         self: &Rc<Self>,
-        work: impl FnOnce() -> Result<(T, Duration), StorageError> + Send + 'static,
-        is_paced: bool,
-        done: impl FnOnce(
-            &mut Repair,
-            gyre_cluster::time::MonoMicros,
-            Hlc,
-            Option<(T, Duration)>,
-            &mut Vec<Effect>,
-        ) + 'static,
+        work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+        rest_times: u32,
+        done: impl FnOnce(&mut Repair, MonoMicros, Hlc, Option<T>, &mut Vec<Effect>) + 'static,
     ) {
         let running = Rc::clone(self);
         spawn_local(async move {
-            let result = blocking(work).await;
-            match &result {
-                Err(error) => tracing::error!(%error, "anti-entropy cannot read or write the store"),
-                Ok((_, took)) if is_paced && *took >= REST_AFTER => {
-                    tokio::time::sleep(*took * REST_TIMES).await;
+            let timed = move || {
+                let started = Instant::now();
+                work().map(|result| (result, started.elapsed()))
+            };
+            let result = match blocking(timed).await {
+                Ok((result, took)) => {
+                    if took >= REST_AFTER {
+                        tokio::time::sleep(took * rest_times).await;
+                    }
+                    Some(result)
                 }
-                Ok(_) => {}
-            }
+                Err(error) => {
+                    tracing::error!(%error, "anti-entropy cannot read or write the store");
+                    None
+                }
+            };
             let (now, clock) = running.time();
             let mut effects = Vec::new();
-            done(&mut running.core.borrow_mut(), now, clock, result.ok(), &mut effects);
+            done(&mut running.core.borrow_mut(), now, clock, result, &mut effects);
             running.perform(effects);
             running.progress.notify_one();
         });

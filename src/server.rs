@@ -186,6 +186,7 @@ fn keep_store(node: &Node, stop: &AtomicBool) {
             && let Err(error) = node.store.sync()
         {
             tracing::error!(%error, "cannot sync the write-ahead log: this node no longer acknowledges writes");
+            node.store_failed();
         }
     }
 }

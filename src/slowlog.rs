@@ -12,6 +12,8 @@ use crate::config::Config;
 const ARGUMENTS_MAX: usize = 32;
 /// How many bytes of an argument an entry keeps, as in Redis.
 const ARGUMENT_BYTES_MAX: usize = 128;
+/// What stands for the arguments of a hot command (GET, SET, INCR, DECR, INCRBY, DECRBY, DEL of one key).
+pub const NOT_KEPT: &[u8] = b"(arguments not kept)";
 /// What stands for a password.
 const REDACTED: &[u8] = b"(redacted)";
 

@@ -137,7 +137,10 @@ fn status_text(status: &Json) -> String {
     text += &format!("State    {state}, epoch {epoch}, replication factor {factor}\n");
     text += &format!("Asked    node {}, up {} s\n", field(status, "node"), field(status, "uptime-seconds"));
     let oldest = field(status, "oldest-unverified-seconds");
-    text += &format!("Compared with the other replicas: all slots within the last {oldest} s\n\n");
+    text += &format!("Compared with the other replicas: all slots within the last {oldest} s\n");
+    let warnings = status.get("warnings").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    text += &warnings.iter().map(|warning| format!("WARNING  {}\n", plain(warning))).collect::<String>();
+    text.push('\n');
     let header = [
         "",
         "ADDRESS",
@@ -147,6 +150,7 @@ fn status_text(status: &Json) -> String {
         "PRIMARY",
         "OWNS",
         "PHI",
+        "SKEW ms",
         "QUEUED",
         "VERSION",
         "NODE",
@@ -161,21 +165,25 @@ fn status_text(status: &Json) -> String {
             field(node, "vnodes"),
             percent(node, "primary-share"),
             percent(node, "replica-share"),
-            phi(node),
+            one_decimal(node, "phi"),
+            one_decimal(node, "clock-skew-ms"),
             field(node, "queued-bytes"),
             field(node, "version"),
             field(node, "id"),
         ]
     });
     text += &table(&header, rows);
-    text += "\nU up, D down; N normal, J joining, L left. PRIMARY, OWNS: share of the slots a node leads, and keeps.
-PHI: how suspicious its silence is (phi-threshold is dead).\n";
+    text += "\nU up, D down; N normal, J joining, L left, F its store has failed. PRIMARY, OWNS: share of the slots a node leads, and keeps.
+PHI: how suspicious its silence is (phi-threshold is dead). SKEW: how far its wall clock is ahead of the asked node's.\n";
     text
 }
 
 /// Two letters as nodetool prints them: up or down, and what the node does.
 fn mark(node: &Json) -> String {
     let up = if node.get("up").and_then(Json::as_bool) == Some(true) { 'U' } else { 'D' };
+    if field(node, "health") == "failed" {
+        return format!("{up}F");
+    }
     let state = match field(node, "state").as_str() {
         "active" => 'N',
         "joining" => 'J',
@@ -184,8 +192,8 @@ fn mark(node: &Json) -> String {
     format!("{up}{state}")
 }
 
-fn phi(node: &Json) -> String {
-    node.get("phi").and_then(Json::as_f64).map_or_else(|| "-".into(), |phi| format!("{phi:.1}"))
+fn one_decimal(node: &Json, name: &str) -> String {
+    node.get(name).and_then(Json::as_f64).map_or_else(|| "-".into(), |number| format!("{number:.1}"))
 }
 
 fn percent(node: &Json, name: &str) -> String {
@@ -289,7 +297,10 @@ mod tests {
             node("127.0.0.1:6380", false, "active"),
             node("127.0.0.1:6381", true, "joining"),
         ]);
-        let text = status_text(&json(&map(&[("cluster-name", bulk("gyre")), ("nodes", nodes)])));
+        let warnings = Value::Array(vec![bulk("the wall clock is wrong")]);
+        let status = map(&[("cluster-name", bulk("gyre")), ("warnings", warnings), ("nodes", nodes)]);
+        let text = status_text(&json(&status));
+        assert!(text.contains("\nWARNING  the wall clock is wrong\n"), "{text}");
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("Cluster  gyre"), "{text}");
         assert!(

@@ -1,5 +1,7 @@
 //! `GYRE STATUS`, `GYRE RING` and `GYRE HINTS`: what this node knows of the cluster, as RESP maps.
 
+use gyre_cluster::clock::agreement::{ClockState, Skew};
+use gyre_cluster::gossip::NodeStatus;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::repair::RepairStatus;
 use gyre_cluster::ring::Ring;
@@ -8,8 +10,8 @@ use gyre_protocol::Reply;
 use gyre_storage::HintStats;
 
 use crate::http::Observed;
-use crate::metrics::exposition::{Gauges, PeerGauges, render};
-use crate::node::{Node, wall_clock};
+use crate::metrics::exposition::{ClockGauges, Gauges, PeerGauges, render};
+use crate::node::Node;
 
 pub mod repair;
 
@@ -20,10 +22,11 @@ pub fn status_reply(node: &Node) -> Reply {
     let state = node.ailment().map_or_else(|| Reply::text("ok"), Reply::text);
     let mut pairs = vec![("state", state), ("node", Reply::text(node.id.to_string()))];
     pairs.push(("version", Reply::text(env!("CARGO_PKG_VERSION"))));
-    pairs.push(("uptime-seconds", number(node.started.elapsed().as_secs())));
+    pairs.push(("uptime-seconds", number(node.time.uptime().as_secs())));
     pairs.push(("incarnation", number(node.incarnation())));
     pairs.push(("clients", Reply::count(node.clients.len())));
-    let oldest = repair::oldest_seconds(&node.repair.load(), wall_clock(), node.started_at);
+    pairs.extend(clock(node));
+    let oldest = repair::oldest_seconds(&node.repair.load(), node.time.now().wall, node.started_at);
     pairs.push(("oldest-unverified-seconds", oldest.map_or(Reply::Null, number)));
     if let Some(topology) = (**topology).as_ref() {
         pairs.extend(cluster(topology));
@@ -34,6 +37,25 @@ pub fn status_reply(node: &Node) -> Reply {
         pairs.push(("nodes", Reply::Array(Vec::new())));
     }
     Reply::map(pairs)
+}
+
+/// How this node's clock stands to the others', and what an operator should know of it.
+fn clock(node: &Node) -> [(&'static str, Reply); 5] {
+    let judgement = node.time.judgement();
+    let ahead_ms = node.clock.ahead_ms(node.time.now().wall);
+    let warnings = node.time.warnings(&node.clock).into_iter().map(Reply::text);
+    [
+        ("clock", Reply::text(judgement.state.name())),
+        ("clock-correction-ms", Reply::Double(millis(judgement.correction_us))),
+        ("clock-votes", Reply::count(judgement.votes)),
+        ("clock-stamped-ahead-ms", number(ahead_ms)),
+        ("warnings", Reply::Array(warnings.collect())),
+    ]
+}
+
+fn millis(micros: i64) -> f64 {
+    // Exact enough for three centuries.
+    micros as f64 / 1_000.0
 }
 
 /// The answer to `GYRE RING`: runs of slots with the same preference list, in order.
@@ -62,7 +84,7 @@ pub fn ring_reply(node: &Node) -> Reply {
 
 /// The answer to `GYRE HINTS`: what this node keeps for nodes that missed it.
 pub fn hints_reply(node: &Node) -> Reply {
-    let (counts, now) = (node.store.hint_counts(), wall_clock());
+    let (counts, now) = (node.store.hint_counts(), node.time.now().wall);
     let topology = node.topology.load();
     let shown = node.handoff.load();
     let target = |stat: &HintStats| {
@@ -111,6 +133,9 @@ fn cluster(topology: &Topology) -> [(&'static str, Reply); 4] {
 fn describe(node: &Node, ring: &Ring, member: &Member) -> Reply {
     let owned = ring.ownership(member.id);
     let phi = phi_of(node, member.id);
+    let health = health_of(node, member.id);
+    let skew = node.time.skews().into_iter().find(|skew| skew.peer == member.id);
+    let skew_ms = |of: fn(&Skew) -> i64| skew.map_or(Reply::Null, |skew| Reply::Double(millis(of(&skew))));
     let traffic = node.peers.all().into_iter().find(|(id, _, _)| *id == member.id);
     let (queued, sent, dropped) = traffic.map_or((0, 0, 0), |(_, _, statistics)| {
         (statistics.queued() as u64, statistics.sent_bytes(), statistics.dropped())
@@ -126,9 +151,12 @@ fn describe(node: &Node, ring: &Ring, member: &Member) -> Reply {
         ("peer-address", Reply::text(member.peer_addr.to_string())),
         ("rack", member.rack.as_deref().map_or(Reply::Null, Reply::text)),
         ("state", Reply::text(state)),
-        ("up", Reply::Boolean(node.peers.is_up(member.id))),
+        ("up", Reply::Boolean(node.peers.is_up(member.id) && health != Some("failed"))),
+        ("health", health.map_or(Reply::Null, Reply::text)),
         ("phi", phi.map_or(Reply::Null, Reply::Double)),
         ("suspicions", number(node.peers.suspicions(member.id))),
+        ("clock-skew-ms", skew_ms(|skew| skew.ahead_us)),
+        ("clock-skew-error-ms", skew_ms(|skew| i64::try_from(skew.error_us).unwrap_or(i64::MAX))),
         ("myself", Reply::Boolean(member.id == node.id)),
         ("vnodes", number(u64::from(member.vnodes))),
         ("primary-slots", number(u64::from(owned.primary_slots))),
@@ -141,6 +169,20 @@ fn describe(node: &Node, ring: &Ring, member: &Member) -> Reply {
         ("sent-bytes", number(sent)),
         ("dropped-messages", number(dropped)),
     ])
+}
+
+/// What `peer` says of itself: "ok", "stopping", or "failed" if its store accepts nothing any more.
+fn health_of(node: &Node, peer: NodeId) -> Option<&'static str> {
+    if peer == node.id {
+        return Some(if node.store.poisoned().is_some() { "failed" } else { "ok" });
+    }
+    let views = node.liveness.load();
+    let about = views.iter().find(|view| view.id == peer)?.about.as_ref()?;
+    Some(match about.status {
+        _ if about.has_failed => "failed",
+        NodeStatus::Stopping => "stopping",
+        _ => "ok",
+    })
 }
 
 /// How suspicious the silence of `peer` was at the last round of gossip; `None` for this node and before a heartbeat.
@@ -182,6 +224,7 @@ impl Observed for Node {
 }
 
 fn gauges(node: &Node) -> Gauges {
+    let skews = node.time.skews();
     let peers = node.peers.all().into_iter().map(|(id, up, statistics)| PeerGauges {
         node: id.to_string(),
         up,
@@ -190,22 +233,34 @@ fn gauges(node: &Node) -> Gauges {
         dropped: statistics.dropped(),
         suspicions: node.peers.suspicions(id),
         phi: phi_of(node, id),
+        clock_skew_us: skews.iter().find(|skew| skew.peer == id).map(|skew| (skew.ahead_us, skew.error_us)),
     });
+    let judgement = node.time.judgement();
     Gauges {
         version: env!("CARGO_PKG_VERSION"),
         node: node.id.to_string(),
-        uptime_seconds: node.started.elapsed().as_secs(),
+        uptime_seconds: node.time.uptime().as_secs(),
         connections: node.clients.len() as u64,
         connections_accepted: node.clients.accepted.load(std::sync::atomic::Ordering::Relaxed),
         connections_refused: node.clients.refused.load(std::sync::atomic::Ordering::Relaxed),
         ring_formed: node.has_formed(),
         ring_members: node.ring.load().members().len() as u64,
         store_poisoned: node.store.poisoned().is_some(),
+        clock: ClockGauges {
+            agreed: judgement.state == ClockState::Agreed,
+            correction_us: judgement.correction_us,
+            ahead_ms: node.clock.ahead_ms(node.time.now().wall),
+            refusals: node.time.refusals(),
+        },
         store: node.store.stats(),
         hints: node.store.hint_counts(),
         hint_targets: node.handoff.load().to_vec(),
         repair: RepairStatus::clone(&node.repair.load()),
-        oldest_unverified_seconds: repair::oldest_seconds(&node.repair.load(), wall_clock(), node.started_at),
+        oldest_unverified_seconds: repair::oldest_seconds(
+            &node.repair.load(),
+            node.time.now().wall,
+            node.started_at,
+        ),
         sweeping: **node.sweeping.load(),
         peers: peers.collect(),
     }

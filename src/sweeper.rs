@@ -10,6 +10,9 @@ use gyre_cluster::sweep::{Sweep, Sweeper};
 use crate::worker::Worker;
 use crate::worker::turn::blocking;
 
+/// How often is looked whether the node has a time.
+const SETTLE_CHECK: Duration = Duration::from_millis(100);
+
 /// Sweeps for ever.
 pub async fn run(worker: Rc<Worker>) {
     let node = Arc::clone(worker.node());
@@ -18,6 +21,11 @@ pub async fn run(worker: Rc<Worker>) {
     let mut core = Sweeper::new(interval(), drift_ms, worker.now().mono);
     loop {
         core.set_interval(interval());
+        if !node.clock.is_settled() {
+            // What has expired only the time can tell.
+            tokio::time::sleep(SETTLE_CHECK).await;
+            continue;
+        }
         let Some(Sweep { pass, until, limit }) = core.step(worker.now()) else {
             tokio::time::sleep(core.wait(worker.now().mono).max(Duration::from_millis(1))).await;
             continue;

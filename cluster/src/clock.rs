@@ -6,8 +6,13 @@
 //! counter carries into the milliseconds instead of overflowing; and a remote clock too far ahead of our own wall
 //! clock is refused (section 6 of the paper proposes the same), so that one wrong clock cannot drag the cluster
 //! into the future.
+//!
+//! "Wall" is everywhere what the [agreement](agreement) of the members makes of this node's wall clock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+pub mod agreement;
+mod sample;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use gyre_storage::{Hlc, UnixMillis};
 
@@ -29,6 +34,10 @@ pub struct ClockDrift {
 pub struct HybridClock {
     last: AtomicU64,
     drift_ms_max: u64,
+    /// How far the hybrid clocks of most members are: see [`HybridClock::follow`].
+    majority_ms: AtomicU64,
+    /// Whether the node has a time to stamp by.
+    is_settled: AtomicBool,
 }
 
 impl Default for HybridClock {
@@ -41,15 +50,43 @@ impl HybridClock {
     /// A clock at zero that refuses remote clocks more than `drift_ms_max` milliseconds ahead.
     #[must_use]
     pub const fn new(drift_ms_max: u64) -> HybridClock {
-        HybridClock { last: AtomicU64::new(0), drift_ms_max }
+        HybridClock {
+            last: AtomicU64::new(0),
+            drift_ms_max,
+            majority_ms: AtomicU64::new(0),
+            is_settled: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether the wall clock that stamps are made of may be believed; a coordinator begins nothing until then. True
+    /// unless [`HybridClock::set_settled`] says otherwise.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the wall clock may be believed.
+    pub fn set_settled(&self, is_settled: bool) {
+        self.is_settled.store(is_settled, Ordering::Relaxed);
+    }
+
+    /// Lets remote clocks be as far ahead of `majority` as of the wall clock. If most members' hybrid clocks are that
+    /// far, the wall clocks of most were wrong once, and there is no cluster without them.
+    pub fn follow(&self, majority: Hlc) {
+        self.majority_ms.store(majority.millis(), Ordering::Relaxed);
     }
 
     /// A stamp for an event at wall-clock time `wall`: greater than every stamp given and every clock observed
-    /// before, on any thread, and never behind `wall`.
+    /// before, on any thread, and never behind `wall`. Only a clock that [is settled](HybridClock::is_settled) stamps.
     ///
     /// # Panics
     /// In the year 10889, when 48 bits of milliseconds are used up: a stamp must never repeat.
     pub fn stamp(&self, wall: UnixMillis) -> Hlc {
+        debug_assert!(self.is_settled(), "stamped by a wall clock that nobody has confirmed");
+        self.advance(wall)
+    }
+
+    fn advance(&self, wall: UnixMillis) -> Hlc {
         let floor = Hlc::from_millis(wall.0).0;
         let mut last = self.last.load(Ordering::Acquire);
         loop {
@@ -62,17 +99,28 @@ impl HybridClock {
         }
     }
 
-    /// Takes notice of a clock value that a message carried: every later stamp is greater.
+    /// Takes notice of a clock value that a message carried: every later stamp is greater. One that this clock has
+    /// passed is never refused, since it changes nothing.
     ///
     /// # Errors
     /// [`ClockDrift`] if `remote` is too far ahead of `wall`; the clock then stays where it was.
     pub fn observe(&self, remote: Hlc, wall: UnixMillis) -> Result<(), ClockDrift> {
-        let ahead_ms = remote.millis().saturating_sub(wall.0);
-        if ahead_ms > self.drift_ms_max {
+        if remote <= self.now() {
+            return Ok(());
+        }
+        let start_ms = wall.0.max(self.majority_ms.load(Ordering::Relaxed));
+        if remote.millis().saturating_sub(start_ms) > self.drift_ms_max {
+            let ahead_ms = remote.millis().saturating_sub(wall.0);
             return Err(ClockDrift { ahead_ms, allowed_ms: self.drift_ms_max });
         }
         self.raise_to(remote);
         Ok(())
+    }
+
+    /// A value between everything given or observed before and everything given later, for those who note when they
+    /// looked at something: a stamp, or, while `wall` may not be believed, the next value whatever it shows.
+    pub fn mark(&self, wall: UnixMillis) -> Hlc {
+        self.advance(if self.is_settled() { wall } else { UnixMillis(0) })
     }
 
     /// The latest value given or observed, without advancing: what outgoing messages carry.
@@ -135,6 +183,30 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_is_as_far_ahead_as_most_members_or_as_this_one() {
+        let (clock, wall) = (HybridClock::new(500), UnixMillis(1_000));
+        clock.follow(Hlc::from_millis(9_000));
+        assert!(clock.observe(Hlc::from_millis(9_501), wall).is_err());
+        assert_eq!(clock.observe(Hlc::from_millis(9_500), wall), Ok(()));
+        clock.follow(Hlc::ZERO);
+        assert!(clock.observe(Hlc::from_millis(9_501), wall).is_err());
+        assert_eq!(clock.observe(Hlc::from_millis(9_400), wall), Ok(()), "it drags nobody");
+        assert_eq!(clock.now(), Hlc::from_millis(9_500));
+    }
+
+    #[test]
+    fn a_clock_that_is_not_settled_is_not_moved_by_its_wall_clock() {
+        let (clock, hour) = (HybridClock::default(), UnixMillis(3_600_000));
+        clock.raise_to(Hlc::from_millis(1_000));
+        clock.set_settled(false);
+        assert_eq!(clock.mark(hour), Hlc((1_000 << 16) + 1));
+        assert_eq!(clock.mark(hour), Hlc((1_000 << 16) + 2), "and marks are told apart");
+        clock.set_settled(true);
+        assert_eq!(clock.mark(UnixMillis(2_000)), Hlc::from_millis(2_000));
+        assert!(clock.stamp(UnixMillis(2_000)) > Hlc::from_millis(2_000));
+    }
+
+    #[test]
     fn a_wall_clock_set_back_never_repeats_a_stamp() {
         let clock = HybridClock::default();
         clock.raise_to(Hlc::from_millis(9_000));
@@ -194,8 +266,9 @@ mod tests {
                         greatest = Some(stamp);
                     }
                     Step::Observe { remote, wall } => {
+                        let is_passed = Some(Hlc(remote)) <= greatest;
                         let taken = clock.observe(Hlc(remote), UnixMillis(wall)).is_ok();
-                        prop_assert_eq!(taken, Hlc(remote).millis() <= wall + 500);
+                        prop_assert_eq!(taken, is_passed || Hlc(remote).millis() <= wall + 500);
                         greatest = if taken { greatest.max(Some(Hlc(remote))) } else { greatest };
                     }
                     Step::Raise { mark } => {

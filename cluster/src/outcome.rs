@@ -62,6 +62,9 @@ pub enum Failure {
         /// How many had answered.
         acked: usize,
     },
+    /// The node has just started and has not compared its clock with the others' yet. Nothing was sent.
+    #[error("UNAVAILABLE this node compares its clock with the others' first")]
+    ClockUnsettled,
     /// The node has as many operations in flight as it allows. Nothing was sent.
     #[error("ERR too many operations in flight, try again")]
     Overloaded,

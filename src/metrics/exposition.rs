@@ -15,7 +15,10 @@ use prometheus::{Encoder, TextEncoder};
 
 use super::{CommandStats, Metrics};
 
+mod clock;
 mod repair;
+
+pub use clock::ClockGauges;
 
 /// Histogram bounds are powers of two of microseconds: 2^4 (16 µs) to 2^24 (16.8 s).
 const BOUND_EXPONENTS: std::ops::RangeInclusive<u32> = 4..=24;
@@ -44,6 +47,8 @@ pub struct Gauges {
     pub ring_members: u64,
     /// Whether the store refuses writes after a failed sync.
     pub store_poisoned: bool,
+    /// Its clock.
+    pub clock: ClockGauges,
     /// The store.
     pub store: StoreStats,
     /// What has become of hints.
@@ -77,6 +82,8 @@ pub struct PeerGauges {
     pub suspicions: u64,
     /// Its phi at the last round of gossip.
     pub phi: Option<f64>,
+    /// How far its wall clock is ahead of this node's, and how far off that may be, in microseconds.
+    pub clock_skew_us: Option<(i64, u64)>,
 }
 
 /// The exposition text of a node.
@@ -86,6 +93,7 @@ pub fn render(metrics: &Metrics, gauges: &Gauges) -> String {
     clients(&mut families, metrics, gauges);
     commands(&mut families, &metrics.commands_since_start());
     coordinators(&mut families, &metrics.coordinators());
+    clock::add(&mut families, &gauges.clock);
     peers(&mut families, &gauges.peers);
     hints(&mut families, gauges);
     repair::add(&mut families, &gauges.repair, gauges.oldest_unverified_seconds);
@@ -279,6 +287,7 @@ fn peers(out: &mut Families, peers: &[PeerGauges]) {
     out.gauges("gyre_peer_up", "1 when the peer is connected.", each(|peer| u64::from(peer.up)));
     let phi = labels.iter().filter_map(|(labels, peer)| Some((&labels[..], peer.phi?)));
     out.real_gauges("gyre_peer_phi", "How suspicious the silence of the peer is; 8 is dead by default.", phi);
+    clock::add_peers(out, peers);
     let suspicions = each(|peer| peer.suspicions);
     out.counters("gyre_peer_suspicions_total", "How often gossip took the peer for dead.", suspicions);
     let queued = each(|peer| peer.queued_bytes);

@@ -1,12 +1,13 @@
 //! Gossip, on worker 0: drives [`Gossip`], carries its messages, and tells every worker whom it takes for dead.
 //!
-//! A peer that is taken for dead also loses its links. A network that comes back would otherwise find connections
+//! A peer that is taken for dead for its silence also loses its links. A network that comes back would otherwise find connections
 //! whose next try is a minute away, and a process that was frozen would find minutes of stale requests; dialled anew,
 //! they are back at once.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gyre_cluster::gossip::{
@@ -19,6 +20,7 @@ use gyre_storage::UnixMillis;
 
 use crate::config::Config;
 use crate::node::Node;
+use crate::peer::membership;
 use crate::worker::Worker;
 use crate::worker::mailbox::Letter;
 
@@ -51,6 +53,9 @@ fn round(worker: &Rc<Worker>) -> Duration {
         let core = state.get_or_insert_with(|| begin(node, topology, worker));
         core.set_settings(settings(&config));
         core.set_about(now, about(node, topology));
+        if node.store.poisoned().is_some() {
+            node.store_failed();
+        }
         core.tick(now, &mut effects);
         node.liveness.store(Arc::new(core.peers(now).collect()));
         core.due_at().since(now)
@@ -93,8 +98,11 @@ fn seeds(node: &Node, topology: &Topology) -> Vec<NodeId> {
 fn about(node: &Node, topology: &Topology) -> About {
     let member = topology.members.get(&node.id).cloned().unwrap_or_else(|| node.member());
     let oldest = node.store.hint_stats().iter().map(|stat| stat.oldest.millis()).min();
+    let is_stopping = node.stopping.load(Ordering::Acquire);
     About {
+        has_failed: node.store.poisoned().is_some(),
         status: match member.state {
+            _ if is_stopping => NodeStatus::Stopping,
             MemberState::Joining => NodeStatus::Joining,
             MemberState::Active => NodeStatus::Active,
             MemberState::Left => NodeStatus::Left,
@@ -133,6 +141,18 @@ pub fn hand_over(node: &Node, from: NodeId, bytes: &[u8]) {
     }
 }
 
+/// Tells peers at once what has become of this node: that it stops, or that its store has failed. Only worker 0 does.
+pub fn announce(worker: &Rc<Worker>) {
+    let node = worker.node();
+    let topology = node.topology.load_full();
+    let (Some(topology), 0) = ((*topology).as_ref(), worker.index) else { return };
+    let mut effects = Vec::new();
+    if let Some(core) = worker.gossip.0.borrow_mut().as_mut() {
+        core.announce(worker.now().mono, about(node, topology), &mut effects);
+    }
+    perform(worker, effects);
+}
+
 /// Takes a message in. Worker 0 only.
 pub fn receive(worker: &Rc<Worker>, from: NodeId, message: &GossipMessage) {
     let mut effects = Vec::new();
@@ -150,21 +170,18 @@ fn perform(worker: &Rc<Worker>, effects: Vec<Effect>) {
                 message.encode(&mut bytes);
                 send(worker, to, &Message::Gossip { bytes: &bytes });
             }
-            Effect::SendTopology { to } => {
-                let topology = worker.node().topology.load_full();
-                if let Some(topology) = (*topology).as_ref() {
-                    send(worker, to, &Message::Topology { bytes: &topology.encode() });
-                }
-            }
-            Effect::Up { peer } => judge(worker.node(), peer, true),
+            Effect::SendTopology { to } => membership::send_topology(worker, to),
+            Effect::Up { peer } => judge(worker.node(), peer, true, false),
             Effect::Down { peer, cause } => {
                 match cause {
                     Cause::Silence { phi } => {
                         tracing::warn!(peer = %peer, phi = format!("{phi:.1}"), "peer is suspected: its heartbeats have stopped");
                     }
                     Cause::Stopping => tracing::info!(peer = %peer, "peer says that it stops"),
+                    Cause::Failed => tracing::warn!(peer = %peer, "peer says that its store has failed"),
                 }
-                judge(worker.node(), peer, false);
+                // Whoever can say so still answers what it was asked.
+                judge(worker.node(), peer, false, matches!(cause, Cause::Silence { .. }));
             }
             Effect::Superseded { incarnation } => tracing::error!(
                 incarnation,
@@ -184,23 +201,25 @@ fn send(worker: &Rc<Worker>, to: NodeId, message: &Message<'_>) {
 }
 
 /// Whether `peer` lives, as far as gossip knows: for every worker.
-fn judge(node: &Node, peer: NodeId, is_alive: bool) {
+fn judge(node: &Node, peer: NodeId, is_alive: bool, is_link_dead: bool) {
     if node.peers.set_suspected(peer, !is_alive) && is_alive {
         tracing::info!(peer = %peer, "peer is no longer suspected");
     }
     for mailbox in &node.mailboxes {
         // A worker that is gone needs no word.
-        let _ = mailbox.send(Letter::Liveness { peer, is_alive });
+        let _ = mailbox.send(Letter::Liveness { peer, is_alive, is_link_dead });
     }
 }
 
 /// Uses the verdict on `peer` in this worker.
-pub fn apply(worker: &Rc<Worker>, peer: NodeId, is_alive: bool) {
+pub fn apply(worker: &Rc<Worker>, peer: NodeId, is_alive: bool, is_link_dead: bool) {
     worker.step(|turn| {
         if is_alive {
             turn.core.trust(peer);
         } else {
             turn.core.suspect(peer);
+        }
+        if is_link_dead {
             turn.shell.outboxes.close(peer);
         }
     });

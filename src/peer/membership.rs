@@ -23,6 +23,7 @@ use crate::peer::dial::{Target, keep};
 use crate::peer::gossip;
 use crate::peer::receive::Direction;
 use crate::repair;
+use crate::timekeeping;
 use crate::worker::mailbox::Letter;
 use crate::worker::{Turn, Worker};
 
@@ -79,7 +80,7 @@ async fn tick(worker: Rc<Worker>) {
         step(&worker, Event::Tick);
         let waiting =
             worker.membership.forming.borrow().as_ref().map(|f| f.waiting(worker.now().mono).to_string());
-        let elapsed = worker.node().started.elapsed();
+        let elapsed = worker.node().time.uptime();
         if let Some(waiting) =
             waiting.filter(|w| !worker.node().has_formed() && (*w != said.0 || elapsed > said.1))
         {
@@ -198,8 +199,9 @@ pub fn receive(turn: &mut Turn<'_>, peer: &Peer, direction: Direction, message: 
         Message::Exchange { bytes } => repair::hand_over(turn.node, from, bytes),
         Message::Ping { nonce } => {
             if let Direction::Theirs(link) = direction {
-                let clock = turn.node.clock.now();
-                turn.shell.outboxes.respond(link, &Message::Pong { nonce: *nonce }, clock);
+                let (clock, reading) = (turn.node.clock.now(), turn.node.time.reading(&turn.node.clock));
+                let pong = Message::Pong { nonce: *nonce, reading: Some(reading) };
+                turn.shell.outboxes.respond(link, &pong, clock);
             }
         }
         _ => {}
@@ -283,22 +285,29 @@ fn encoded(message: &FormingMessage) -> Vec<u8> {
 
 /// This worker has a link to `peer`, dialled as `target`.
 pub fn linked(worker: &Rc<Worker>, peer: &Peer, target: &Target) {
+    timekeeping::linked(worker, peer.identity.node);
     if worker.index != 0 {
         return;
     }
     if let Target::Seed(seed) = target {
         step(worker, Event::SeedResolved { seed: *seed, node: peer.identity.node });
     }
+    send_topology(worker, peer.identity.node);
     let topology = worker.node().topology.load();
-    if let Some(topology) = topology.as_ref() {
+    if let (Some(topology), 0) = (topology.as_ref(), peer.identity.cluster_id) {
+        // A node that lost its disk must hear of the cluster before it forms another.
+        let formed = FormingMessage::Formed { cluster_id: topology.cluster_id };
+        worker.step(|turn| send(turn, peer.identity.node, &formed));
+    }
+}
+
+/// Sends the topology document to `peer`, if there is one and a link.
+pub fn send_topology(worker: &Rc<Worker>, peer: NodeId) {
+    if let Some(topology) = worker.node().topology.load().as_ref() {
         let bytes = topology.encode();
         worker.step(|turn| {
             let clock = turn.node.clock.now();
-            turn.shell.outboxes.send(peer.identity.node, &Message::Topology { bytes: &bytes }, clock);
-            if peer.identity.cluster_id == 0 {
-                // A node that lost its disk must hear of the cluster before it forms another.
-                send(turn, peer.identity.node, &FormingMessage::Formed { cluster_id: topology.cluster_id });
-            }
+            turn.shell.outboxes.send(peer, &Message::Topology { bytes: &bytes }, clock);
         });
     }
 }

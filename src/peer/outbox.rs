@@ -89,6 +89,11 @@ impl Outboxes {
         self.by_node.get(node).is_some()
     }
 
+    /// To whom there are links of ours.
+    pub fn connected(&self) -> Vec<NodeId> {
+        self.by_node.0.iter().map(|(node, _)| *node).collect()
+    }
+
     /// Takes a link that a peer has made into use. Its number is never given again.
     pub fn accept(&mut self, link: Rc<Link>) -> LinkId {
         self.last_link += 1;

@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 use crate::peer::link::{self, Link, MESSAGE_FRAME};
 use crate::peer::outbox::QUEUE_BYTES_MAX;
 use crate::peer::{greet, membership};
+use crate::timekeeping;
 use crate::worker::{Turn, Worker};
 
 /// What a read asks for at least.
@@ -55,6 +56,8 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer, rest: BytesMut
     let id = worker.step(|turn| turn.shell.outboxes.accept(Rc::clone(&link)));
     let reason = read_frames(&worker, read, rest, &peer, Direction::Theirs(id)).await;
     tracing::debug!(peer = %peer.identity.node, reason, "a peer's link has ended");
+    // Whoever was refused for its clock learns what ours is.
+    link.flush();
     link.close();
     worker.step(|turn| turn.shell.outboxes.forget(id));
 }
@@ -113,7 +116,11 @@ fn take_message(
     direction: Direction,
 ) -> Result<(), String> {
     let from = peer.identity.node;
+    if incoming.kind == MESSAGE_FRAME && Message::is_about_clocks(&incoming.payload) {
+        return take_clock_message(turn, incoming, peer, direction);
+    }
     if let Err(drift) = turn.node.clock.observe(incoming.hlc, turn.now.wall) {
+        turn.node.time.count_refusal();
         tracing::error!(peer = %from, %drift, "a peer's clock is too far ahead: its messages are refused");
         return Err(drift.to_string());
     }
@@ -131,6 +138,23 @@ fn take_message(
         // From a peer that is newer than this node, during a rolling upgrade.
         Err(DecodeError::UnknownKind { .. }) => {}
         Err(error) => return Err(error.to_string()),
+    }
+    Ok(())
+}
+
+/// A question for this node's clock, or the answer to one: whose clock is wrong shows only if these pass whatever the clocks
+/// are.
+fn take_clock_message(
+    turn: &mut Turn<'_>,
+    incoming: &Incoming<'_>,
+    peer: &Peer,
+    direction: Direction,
+) -> Result<(), String> {
+    match Message::decode(&incoming.payload).map_err(|error| error.to_string())? {
+        Message::Pong { nonce, reading } => {
+            timekeeping::answered(turn.node, peer.identity.node, nonce, reading, incoming.hlc);
+        }
+        message => membership::receive(turn, peer, direction, &message),
     }
     Ok(())
 }

@@ -121,7 +121,8 @@ impl Session {
     /// Hands the outcome of operation `sequence` in.
     pub fn complete(&mut self, sequence: u32, outcome: &Outcome, turn: &mut Turn<'_>) {
         if let Some((command, started_us)) = self.pipeline.complete(sequence, outcome, turn.now.wall.0) {
-            turn.record(command, started_us);
+            let micros = turn.record(command, started_us);
+            turn.note_slow_by_name(micros, command, &self.entry);
             match outcome {
                 Outcome::Failed(failure) => turn.count_failure(command, &failure.to_string()),
                 Outcome::Refused(error) => turn.count_failure(command, &error.to_string()),

@@ -5,11 +5,11 @@ use gyre_protocol::Reply;
 use gyre_storage::{Hlc, UnixMillis};
 
 use super::number;
-use crate::node::{Node, wall_clock};
+use crate::node::Node;
 
 /// The answer to `GYRE REPAIR STATUS`: settings, the slot compared longest ago, sums, and a map for each peer.
 pub fn reply(node: &Node) -> Reply {
-    let (status, now, config) = (node.repair.load(), wall_clock(), node.config.load());
+    let (status, now, config) = (node.repair.load(), node.time.now().wall, node.config.load());
     let (totals, tree) = (&status.totals, node.store.tree_stats());
     let oldest = status.oldest();
     let pairs = status.pairs.iter().map(|pair| describe(node, pair, now));

@@ -49,7 +49,11 @@ pub enum Letter {
         peer: NodeId,
         /// The verdict.
         is_alive: bool,
+        /// Our link to it is to be closed and dialled anew.
+        is_link_dead: bool,
     },
+    /// This node's store has failed: serve without it.
+    StoreFailed,
     /// The topology has changed: take the new ring over and dial new members.
     TopologyChanged,
     /// Close everything and end.

@@ -16,14 +16,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{self, Poll};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use gyre_cluster::coordinator::{Coordinator, Tag};
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::{Failure, Outcome};
-use gyre_cluster::time::{MonoMicros, Now};
+use gyre_cluster::ring::Ring;
+use gyre_cluster::time::Now;
 use gyre_protocol::Reply;
-use gyre_storage::UnixMillis;
 use slab::Slab;
 use tokio::sync::{Notify, oneshot};
 
@@ -115,10 +114,29 @@ impl Turn<'_> {
     /// Takes a command into SLOWLOG if it took long.
     pub fn note_slow(&self, micros: u64, arguments: &Arguments, client: &ClientEntry) {
         if slowlog::is_slow(self.config, micros) {
-            let name = client.settings.lock().name.clone();
-            let (entries_max, seconds) = (self.config.slowlog_max_len, self.now.wall.0 / 1_000);
-            self.node.slowlog.record(entries_max, micros, seconds, arguments.from(0), client.address, &name);
+            self.log_slow(micros, arguments.from(0), client);
         }
+    }
+
+    /// Takes a hot command into SLOWLOG if it took long. Its arguments are gone: to keep them would cost every one of
+    /// these commands time, and few are slow.
+    pub fn note_slow_by_name(&self, micros: u64, command: CommandIndex, client: &ClientEntry) {
+        if slowlog::is_slow(self.config, micros) {
+            let words = [command.name().to_uppercase().into_bytes(), slowlog::NOT_KEPT.to_vec()];
+            self.log_slow(micros, words.iter().map(Vec::as_slice), client);
+        }
+    }
+
+    #[cold]
+    fn log_slow<'w>(
+        &self,
+        micros: u64,
+        words: impl ExactSizeIterator<Item = &'w [u8]>,
+        client: &ClientEntry,
+    ) {
+        let name = client.settings.lock().name.clone();
+        let (entries_max, seconds) = (self.config.slowlog_max_len, self.now.wall.0 / 1_000);
+        self.node.slowlog.record(entries_max, micros, seconds, words, client.address, &name);
     }
 
     /// Takes a command into the statistics that answered an error (INFO errorstats, commandstats).
@@ -170,13 +188,7 @@ impl Worker {
 
     /// The time, by both clocks.
     pub fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono: self.monotonic(), wall: UnixMillis(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)) }
-    }
-
-    fn monotonic(&self) -> MonoMicros {
-        let elapsed = Instant::now().duration_since(self.node.started);
-        MonoMicros(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
+        self.node.time.now()
     }
 
     /// Runs one step of a turn, and sees to it that the turn will end.
@@ -263,9 +275,16 @@ impl Worker {
         self.state.borrow().shell.outboxes.is_connected(peer)
     }
 
-    /// The peers that count as alive for this worker.
-    pub fn live_peers(&self) -> Vec<NodeId> {
-        self.state.borrow().core.live_peers().to_vec()
+    /// The peers that this worker has a link to.
+    pub fn linked_peers(&self) -> Vec<NodeId> {
+        self.state.borrow().shell.outboxes.connected()
+    }
+
+    /// The members that own something, and which of them are peers that count as alive for this worker.
+    pub fn liveness(&self, ring: &Ring) -> Vec<(NodeId, bool)> {
+        let state = self.state.borrow();
+        let live = state.core.live_peers();
+        ring.members().iter().map(|&member| (member, live.binary_search(&member).is_ok())).collect()
     }
 
     /// How many operations this worker's coordinator has under way.

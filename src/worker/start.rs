@@ -22,6 +22,7 @@ use crate::session::connection::{Connection, serve};
 use crate::session::registry::Accepted;
 use crate::session::settings::{ReplyMode, SessionSettings};
 use crate::sweeper;
+use crate::timekeeping;
 use crate::worker::Worker;
 use crate::worker::mailbox::Letter;
 
@@ -59,6 +60,7 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
     if index == 0 {
         spawn_local(handoff::run(Rc::clone(&worker)));
         spawn_local(peer::gossip::run(Rc::clone(&worker)));
+        spawn_local(timekeeping::run(Rc::clone(&worker)));
         spawn_local(sweeper::run(Rc::clone(&worker)));
         spawn_local(repair::run(Rc::clone(&worker)));
         spawn_local(mender::run(Rc::clone(&worker)));
@@ -77,6 +79,7 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
                 worker.step(|turn| turn.core.locked(turn.shell, turn.now, op, key_hash));
             }
             Letter::TopologyChanged => {
+                timekeeping::compare(worker.node());
                 worker.step(|turn| turn.core.set_ring(turn.node.ring.load_full()));
                 peers.dial_members();
                 peer::gossip::topology_changed(&worker);
@@ -85,7 +88,13 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
             Letter::Gossip { from, message } => peer::gossip::receive(&worker, from, &message),
             Letter::Exchange { from, bytes } => repair::receive(&worker, from, &bytes),
             Letter::Repair(wanted) => repair::request(&worker, &wanted),
-            Letter::Liveness { peer, is_alive } => peer::gossip::apply(&worker, peer, is_alive),
+            Letter::Liveness { peer, is_alive, is_link_dead } => {
+                peer::gossip::apply(&worker, peer, is_alive, is_link_dead);
+            }
+            Letter::StoreFailed => {
+                worker.step(|turn| turn.core.set_failed());
+                peer::gossip::announce(&worker);
+            }
             Letter::Forming(event) => peer::membership::take(&worker, *event),
             Letter::Stop => break,
         }
@@ -165,6 +174,8 @@ async fn close_idle(worker: Rc<Worker>) {
 
 /// Lets the commands under way end, for a bounded time, and closes everything.
 async fn stop(worker: &Rc<Worker>) {
+    // Others ask nothing more of this node, and what they have asked is answered yet.
+    peer::gossip::announce(worker);
     let connections = worker.connections();
     connections.iter().for_each(|connection| connection.session.borrow_mut().end());
     // Those of clients, and those that peers have forwarded here, which their clients wait for.

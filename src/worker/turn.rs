@@ -40,9 +40,19 @@ impl Worker {
         if !self.nothing_left() {
             self.turn_due();
         }
+        self.cover_clock();
         self.go_to_disk();
         self.flush();
         self.ticker.notify_one();
+    }
+
+    /// Before what was stamped is sent, the clock's durable mark has passed it, also if no row of it is stored here: so a
+    /// restart stamps nothing below what was acknowledged. A poisoned store covers nothing: what its node stamps as a
+    /// coordinator is passed, after the restart, by the time that most members agree on.
+    fn cover_clock(&self) {
+        if let Err(error) = self.node.store.cover(self.node.clock.now()) {
+            tracing::debug!(%error, "cannot raise the clock's mark");
+        }
     }
 
     fn nothing_left(&self) -> bool {
@@ -143,6 +153,7 @@ fn commit(turn: &mut Turn<'_>) {
     let result = turn.node.store.commit(&mut turn.shell.batch);
     if let Err(error) = &result {
         tracing::error!(%error, "cannot commit: this node no longer acknowledges writes");
+        turn.node.store_failed();
     }
     let mut applying = std::mem::take(&mut turn.shell.applying);
     for ticket in applying.drain(..) {

@@ -102,6 +102,12 @@ pub(crate) trait Engine: Send + Sync {
         None
     }
 
+    /// Which file must go before a damaged one can: that one itself, or another without which alone the rest can be
+    /// opened again.
+    fn first_to_go(&self, file: u64) -> Result<u64, StorageError> {
+        Ok(file)
+    }
+
     /// Puts what can be read of a damaged file anew, durably, so that the file can be dropped. `None` if it is gone.
     fn salvage(&self, _file: u64) -> Result<Option<Salvage>, StorageError> {
         Ok(None)

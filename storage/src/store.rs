@@ -26,22 +26,18 @@ use crate::tree::Tree;
 use crate::unsound::Unsound;
 use crate::version::{Hlc, UnixMillis, Version};
 
+mod format;
 mod handoff;
 mod mend;
 mod purge;
 mod sweep;
 mod tree;
 
+pub use format::FORMAT;
 pub use mend::Mended;
 pub use purge::PurgeStep;
 pub use sweep::{SweepPass, SweepStep};
 
-/// The on-disk format this program reads and writes.
-pub const FORMAT: u32 = 2;
-/// The format before: the same, without trees. They are built when such a directory is opened.
-const FORMAT_WITHOUT_TREES: u32 = 1;
-
-const META_FORMAT: &str = "storage.format";
 const META_HORIZONS: &str = "storage.horizons";
 const META_CLOCK_MARK: &str = "storage.clock_mark";
 /// Documents of the store's users carry this, so that they cannot meet the store's own.
@@ -107,7 +103,7 @@ impl Store {
         horizons: Horizons,
         options: &StoreOptions,
     ) -> Result<Store, StorageError> {
-        check_format(engine.as_ref())?;
+        format::check(engine.as_ref())?;
         if let Some(bytes) = engine.get(Family::Meta, META_HORIZONS.as_bytes())? {
             horizons.store(horizon::decode(&bytes)?);
         }
@@ -345,6 +341,26 @@ impl Store {
         self.engine.write(batch.encoded(), true).map_err(|error| self.fail(&error))
     }
 
+    /// Sees to it that the clock mark is not behind `hlc`, as durably as a commit makes a row: for what this node has
+    /// stamped and others store. Writes only if it is behind, so a few times a second at most.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn cover(&self, hlc: Hlc) -> Result<(), StorageError> {
+        if hlc <= self.clock_mark() {
+            return Ok(());
+        }
+        self.check_poison()?;
+        let _exclusive = self.documents.lock();
+        let mark = hlc.0.saturating_add(CLOCK_MARK_LEAD_MS << 16).max(self.clock_mark().0);
+        let mut batch = Batch::default();
+        batch.put_meta(META_CLOCK_MARK, &mark.to_be_bytes());
+        let sync = self.fsync == FsyncPolicy::Always;
+        self.engine.write(batch.encoded(), sync).map_err(|error| self.fail(&error))?;
+        self.clock_mark.store(mark, Ordering::Release);
+        Ok(())
+    }
+
     /// A clock value that no row in the store exceeds, less than half a second ahead of the newest. A node that stamps only
     /// later ones never repeats a version, whatever its wall clock does.
     #[must_use]
@@ -410,31 +426,6 @@ impl std::fmt::Debug for Store {
             .field("fsync", &self.fsync)
             .field("poison", &self.poison)
             .finish_non_exhaustive()
-    }
-}
-
-/// Refuses an engine that holds another format; marks a new one with ours.
-fn check_format(engine: &dyn Engine) -> Result<(), StorageError> {
-    match engine.get(Family::Meta, META_FORMAT.as_bytes())? {
-        None => {
-            engine.check()?;
-            let mut batch = Batch::default();
-            batch.put_meta(META_FORMAT, FORMAT.to_string().as_bytes());
-            Tree::begin_empty(&mut batch);
-            engine.write(batch.encoded(), true)
-        }
-        // From now on rows come with marks, which a program that knows no trees would leave out: it must refuse.
-        Some(found) if found == FORMAT_WITHOUT_TREES.to_string().as_bytes() => {
-            engine.check()?;
-            let mut batch = Batch::default();
-            batch.put_meta(META_FORMAT, FORMAT.to_string().as_bytes());
-            engine.write(batch.encoded(), true)
-        }
-        Some(found) if found == FORMAT.to_string().as_bytes() => engine.check(),
-        Some(found) => Err(StorageError::UnknownFormat {
-            found: String::from_utf8_lossy(&found).into_owned(),
-            supported: FORMAT,
-        }),
     }
 }
 
@@ -525,6 +516,21 @@ mod tests {
     }
 
     #[test]
+    fn what_others_store_is_covered_by_the_clock_mark_too() {
+        let disk = MemoryDisk::new();
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        let stamp = Hlc::from_millis(7_000);
+        store.cover(stamp).unwrap();
+        let mark = store.clock_mark();
+        assert!(mark >= stamp);
+        store.cover(mark).unwrap();
+        assert_eq!(store.clock_mark(), mark, "it was covered");
+        drop(store);
+        let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
+        assert_eq!(store.clock_mark(), mark);
+    }
+
+    #[test]
     fn clock_mark_is_never_behind_a_stored_row() {
         let disk = MemoryDisk::new();
         let store = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
@@ -534,17 +540,6 @@ mod tests {
             let reopened = Store::open_memory(&disk, &StoreOptions::new("")).unwrap();
             assert!(reopened.clock_mark() >= Hlc(hlc));
         }
-    }
-
-    #[test]
-    fn unknown_format_is_refused_by_name() {
-        let disk = MemoryDisk::new();
-        let engine = Memory::new(disk.clone(), Horizons::default());
-        let mut batch = Batch::default();
-        batch.put_meta(META_FORMAT, b"99");
-        engine.write(batch.encoded(), true).unwrap();
-        let error = Store::open_memory(&disk, &StoreOptions::new("")).unwrap_err();
-        assert_eq!(error, StorageError::UnknownFormat { found: "99".into(), supported: FORMAT });
     }
 
     #[test]

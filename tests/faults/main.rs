@@ -15,6 +15,7 @@
 )]
 
 mod cart;
+mod clocks;
 mod drift;
 mod ledger;
 mod links;

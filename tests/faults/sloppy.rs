@@ -19,11 +19,12 @@ fn a_rolling_restart_fails_no_operation_of_a_client_that_goes_elsewhere() {
     let report = rolling_restart(&[Level::SloppyQuorum]);
     report.expect_nothing_behind();
     for (group, _) in &report.groups {
+        // Connections end with the nodes; whoever is answered is answered well. A stopping node says so first, and then
+        // answers what it was asked until then. (An increment may meet a leader that has just started, and be refused.)
         let failures = group.ledger.failures;
+        assert_eq!(failures.timeout, 0, "{}", group.group.name());
         if group.group.work == Work::Registers {
-            // Connections end with the nodes; whoever is answered is answered well. (An increment that a stopping node
-            // leads may be answered by TIMEOUT.)
-            assert_eq!((failures.unavailable, failures.timeout), (0, 0));
+            assert_eq!(failures.unavailable, 0);
         }
     }
 }

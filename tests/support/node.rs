@@ -20,6 +20,8 @@ pub(crate) struct Node {
     namespace: Option<String>,
     home: PathBuf,
     flags: Vec<String>,
+    /// What it finds in its environment.
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -37,7 +39,16 @@ impl Node {
 
     fn at(address: SocketAddr, peer_port: u16, namespace: Option<String>, home: PathBuf) -> Node {
         let (host, port) = (address.ip(), address.port());
-        Node { host, port, peer_port, namespace, home, flags: Vec::new(), child: None }
+        Node {
+            host,
+            port,
+            peer_port,
+            namespace,
+            home,
+            flags: Vec::new(),
+            environment: Vec::new(),
+            child: None,
+        }
     }
 
     /// Starts the process (again), with `flags` beside those every node has.
@@ -56,6 +67,7 @@ impl Node {
                 command.args([name, value]);
             }
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(flags).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
@@ -64,6 +76,11 @@ impl Node {
     pub(crate) fn restart(&mut self) {
         let flags = self.flags.clone();
         self.start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Sets a variable of the environment of every process that is started from now on.
+    pub(crate) fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_string(), value.to_string()));
     }
 
     /// Ends it as a crash would, with SIGKILL.

@@ -59,6 +59,8 @@ pub(crate) struct Environment {
     pub(crate) config: CoordinatorConfig,
     pub(crate) clock: Arc<HybridClock>,
     pub(crate) ring: Arc<Ring>,
+    /// This node's store has failed: it holds nothing that counts, and others stand in for it.
+    pub(crate) has_failed: bool,
     /// Peers with a link, ascending.
     pub(crate) linked: Vec<NodeId>,
     /// Peers that the failure detector suspects, ascending; with or without a link.
@@ -80,9 +82,9 @@ const HURRY_MICROS_MAX: u64 = 500_000;
 const HURRY_MICROS_DEFAULT: u64 = 50_000;
 
 impl Environment {
-    /// Whether `node` is this node, or a peer with a link that is not suspected.
+    /// Whether `node` is this node and its store works, or a peer with a link that is not suspected.
     pub(crate) fn is_alive(&self, node: NodeId) -> bool {
-        node == self.config.node || self.live.binary_search(&node).is_ok()
+        if node == self.config.node { !self.has_failed } else { self.live.binary_search(&node).is_ok() }
     }
 
     /// Who is alive has changed.

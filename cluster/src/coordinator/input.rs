@@ -372,6 +372,9 @@ impl Coordinator {
     /// `None` if it may not.
     fn led_here(&self, key: KeyRef<'_>, quorums: Quorums) -> Option<Replicas> {
         let (env, here) = (&self.env, self.env.config.node);
+        if env.has_failed {
+            return None;
+        }
         let mut replicas = env.replicas(key, quorums);
         if replicas.index_of(here).is_none() {
             if quorums == Quorums::Strict || !env.ring.contains(here) {

@@ -88,6 +88,7 @@ impl Coordinator {
             config,
             clock,
             ring,
+            has_failed: false,
             linked: Vec::new(),
             suspected: Vec::new(),
             live: Vec::new(),
@@ -300,6 +301,9 @@ impl Coordinator {
         }
         let op = self.operations.next_id();
         let mut cx = Context { env: &mut self.env, shell: &mut *shell, now, op };
+        if !cx.env.clock.is_settled() {
+            return self.end(shell, start, Outcome::Failed(Failure::ClockUnsettled));
+        }
         match FlushOp::start(&mut cx, db, level) {
             Err(failure) => self.end(shell, start, Outcome::Failed(failure)),
             Ok(mut flush) => {
@@ -348,6 +352,13 @@ impl Coordinator {
         self.env.update_live();
     }
 
+    /// This node's store has failed for good. It goes on to coordinate, and counts as down among the replicas: stand-ins
+    /// take its place, hints are kept for it, and the next replica leads read-modify-writes.
+    pub fn set_failed(&mut self) {
+        self.env.has_failed = true;
+        self.env.update_live();
+    }
+
     /// The peers that count as alive: those with a link that are not suspected, ascending.
     #[must_use]
     pub fn live_peers(&self) -> &[NodeId] {
@@ -386,6 +397,9 @@ impl Coordinator {
     fn refusal(&self, replicas: &Replicas, needed: usize) -> Option<Failure> {
         if self.operations.unfinished() >= self.env.config.operations_max {
             return Some(Failure::Overloaded);
+        }
+        if !self.env.clock.is_settled() {
+            return Some(Failure::ClockUnsettled);
         }
         self.env.unavailable(replicas, needed)
     }

@@ -125,6 +125,8 @@ pub(crate) fn modified(request: RequestId, outcome: Outcome) -> Message<'static>
             Reason::Timeout { needed: byte(needed), acked: byte(acked) }
         }
         Outcome::Failed(Failure::Overloaded) => Reason::Overloaded,
+        // Nothing was done, and soon it would be.
+        Outcome::Failed(Failure::ClockUnsettled) => Reason::NotReplica,
         other => unreachable!("a read-modify-write does not end in {other:?}"),
     };
     Message::Failed { request, reason }

@@ -107,7 +107,7 @@ impl Statistics {
             return;
         };
         match outcome {
-            Outcome::Failed(Failure::Unavailable { .. }) => ends.unavailable += 1,
+            Outcome::Failed(Failure::Unavailable { .. } | Failure::ClockUnsettled) => ends.unavailable += 1,
             Outcome::Failed(Failure::Timeout { .. }) => ends.timed_out += 1,
             Outcome::Failed(Failure::Overloaded) => ends.overloaded += 1,
             _ => ends.done += 1,

@@ -17,6 +17,7 @@ mod kind {
     pub(super) const BUILD: u8 = 7;
     pub(super) const LOAD: u8 = 8;
     pub(super) const OLDEST_HINT: u8 = 9;
+    pub(super) const HAS_FAILED: u8 = 11;
 }
 
 /// What a node is doing, in its own words.
@@ -54,6 +55,8 @@ impl TopologyMark {
 pub struct About {
     /// What it is doing.
     pub status: NodeStatus,
+    /// Its store has failed: it runs, and can neither store nor answer for what it has. Peers count it as down at once.
+    pub has_failed: bool,
     /// Where Redis clients dial it.
     pub client_addr: Endpoint,
     /// Where peers dial it.
@@ -75,7 +78,7 @@ pub struct About {
 
 impl About {
     /// The entries, ascending by kind.
-    pub(super) fn values(&self) -> [(u8, Vec<u8>); 9] {
+    pub(super) fn values(&self) -> [(u8, Vec<u8>); 10] {
         let endpoint = |endpoint: &Endpoint| {
             let mut out = Vec::new();
             endpoint.encode(&mut out);
@@ -107,6 +110,7 @@ impl About {
             (kind::BUILD, text(&self.build)),
             (kind::LOAD, self.load.to_le_bytes().to_vec()),
             (kind::OLDEST_HINT, oldest_hint),
+            (kind::HAS_FAILED, vec![u8::from(self.has_failed)]),
         ]
     }
 
@@ -121,6 +125,7 @@ impl About {
         }
         Some(About {
             status: read(entries, kind::STATUS, status)?,
+            has_failed: has_failed(entries),
             client_addr: read(entries, kind::CLIENT_ADDR, Endpoint::decode)?,
             peer_addr: read(entries, kind::PEER_ADDR, Endpoint::decode)?,
             rack: read(entries, kind::RACK, rack)?,
@@ -136,6 +141,11 @@ impl About {
 /// Whether the node says that it is about to end.
 pub(super) fn is_stopping(entries: &Entries) -> bool {
     entries.value(kind::STATUS).is_some_and(|value| value == [2])
+}
+
+/// Whether the node says that its store has failed. Nodes of older versions say nothing of it.
+pub(super) fn has_failed(entries: &Entries) -> bool {
+    entries.value(kind::HAS_FAILED).is_some_and(|value| value == [1])
 }
 
 /// Whether a change of such an entry may wait for the next regular publication: it comes often and nobody acts on it.
@@ -162,6 +172,7 @@ pub(super) fn check(entry: &Entry) -> Result<(), Malformed> {
         kind::BUILD => label(&mut reader).map(|_| ())?,
         kind::LOAD => reader.u64().map(|_| ())?,
         kind::OLDEST_HINT => oldest_hint(&mut reader).map(|_| ())?,
+        kind::HAS_FAILED => flag(&mut reader)?,
         _ => return Ok(()),
     }
     reader.end()
@@ -175,6 +186,10 @@ fn status(reader: &mut Reader<'_>) -> Result<NodeStatus, Malformed> {
         3 => Ok(NodeStatus::Left),
         _ => Err(Malformed),
     }
+}
+
+fn flag(reader: &mut Reader<'_>) -> Result<(), Malformed> {
+    if reader.u8()? <= 1 { Ok(()) } else { Err(Malformed) }
 }
 
 fn label(reader: &mut Reader<'_>) -> Result<String, Malformed> {

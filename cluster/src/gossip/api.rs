@@ -101,6 +101,8 @@ pub enum Cause {
     },
     /// It says that it is about to stop.
     Stopping,
+    /// It says that its store has failed.
+    Failed,
 }
 
 /// Whether a peer lives, as far as this node knows.

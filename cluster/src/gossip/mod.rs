@@ -64,6 +64,8 @@ pub const LEISURE_INTERVALS: u64 = 60;
 pub const NEWS_ROUNDS: u64 = 20;
 /// About how many members news is kept at a time; of more, the oldest wait for their page.
 pub const NEWS_MAX: usize = 256;
+/// How many peers are told at once that this node serves nobody any more.
+pub const TOLD_MAX: usize = 256;
 /// To how many peers the topology document is sent in a round, at most.
 pub const TOPOLOGIES_PER_ROUND_MAX: usize = 3;
 
@@ -147,6 +149,21 @@ impl Gossip {
     pub fn set_about(&mut self, now: MonoMicros, about: About) {
         self.about = about;
         self.publish(now);
+    }
+
+    /// As [`Gossip::set_about`], and tells up to [`TOLD_MAX`] live peers at once instead of with the next rounds: for what
+    /// they should act on, that this node stops or that its store has failed. They pass it on as news.
+    pub fn announce(&mut self, now: MonoMicros, about: About, effects: &mut Vec<Effect>) {
+        self.set_about(now, about);
+        let own = self.members.own().id;
+        let is_told = |peer: &&Peer| peer.id != own && peer.liveness == Liveness::Up;
+        let mut live: Vec<NodeId> = self.members.iter().filter(is_told).map(|peer| peer.id).collect();
+        for &to in self.random.pick(&mut live, TOLD_MAX).iter() {
+            let mut draft = Draft::new(Step::Ack2, self.topology, 1);
+            draft.digest(self.members.own().digest());
+            draft.delta(self.members.own(), 0);
+            effects.push(Effect::Send { to, message: draft.finish() });
+        }
     }
 
     /// When the next round is due.

@@ -91,7 +91,7 @@ impl Peer {
             }
         }
         self.heartbeat = heartbeat;
-        if self.liveness == Liveness::Up || about::is_stopping(&self.entries) {
+        if self.liveness == Liveness::Up || self.out_of_service().is_some() {
             return false;
         }
         let is_up = is_direct || self.is_stirring;
@@ -114,13 +114,19 @@ impl Peer {
         self.arrivals.evidence(now);
     }
 
-    /// Goes down if it is up and says that it stops.
-    pub(super) fn stop(&mut self) -> Option<Cause> {
-        if self.liveness != Liveness::Up || !about::is_stopping(&self.entries) {
-            return None;
+    /// Why it serves nobody, in its own words.
+    fn out_of_service(&self) -> Option<Cause> {
+        if about::is_stopping(&self.entries) {
+            return Some(Cause::Stopping);
         }
+        about::has_failed(&self.entries).then_some(Cause::Failed)
+    }
+
+    /// Goes down if it is up and says that it serves nobody.
+    pub(super) fn stop(&mut self) -> Option<Cause> {
+        let cause = self.out_of_service().filter(|_| self.liveness == Liveness::Up)?;
         self.liveness = Liveness::Down;
-        Some(Cause::Stopping)
+        Some(cause)
     }
 
     /// Goes down if it is up and has been silent for too long.

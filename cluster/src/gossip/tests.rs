@@ -40,6 +40,7 @@ fn about(raw: u64) -> About {
         build: "0.1.0".into(),
         load: 0,
         oldest_hint: None,
+        has_failed: false,
     }
 }
 
@@ -346,6 +347,31 @@ fn a_node_that_says_it_stops_is_down_at_once_until_it_starts_again() {
     nodes[1] = node(2, 2, &topology(1..=2), at(11_000));
     let (_, at_a) = exchange(&mut nodes, 1, 0, at(11_000));
     assert_eq!(at_a, [Effect::Up { peer: id(2) }]);
+}
+
+#[test]
+fn what_is_announced_is_known_at_once_without_a_round() {
+    for (about, cause) in [
+        (About { status: NodeStatus::Stopping, ..about(2) }, Cause::Stopping),
+        (About { has_failed: true, ..about(2) }, Cause::Failed),
+    ] {
+        let mut nodes = nodes(3);
+        for from in 0..3 {
+            for to in (0..3).filter(|&to| to != from) {
+                exchange(&mut nodes, from, to, START);
+            }
+        }
+        let mut told = Vec::new();
+        nodes[1].announce(START, about, &mut told);
+        assert_eq!(told.len(), 2);
+        for effect in told {
+            let Effect::Send { to, message } = effect else { panic!("{effect:?}") };
+            let at = usize::try_from(to.0).unwrap() - 1;
+            let (answer, effects) = deliver(&mut nodes[at], id(2), &message, START);
+            assert_eq!(answer, None);
+            assert_eq!(effects, [Effect::Down { peer: id(2), cause }]);
+        }
+    }
 }
 
 #[test]

@@ -101,12 +101,9 @@ impl Target {
         self.in_flight > 0 || self.is_reading || self.is_dropping || (self.is_up && self.keys > 0)
     }
 
+    /// A pause after failures goes on: a link that comes and goes is a failure each time.
     pub(super) fn set_up(&mut self) {
-        if !self.is_up {
-            self.is_up = true;
-            self.failures = 0;
-            self.paused_until = MonoMicros(0);
-        }
+        self.is_up = true;
     }
 
     pub(super) fn set_down(&mut self, now: MonoMicros) {

@@ -387,6 +387,36 @@ fn after_the_window_no_hints_are_kept_and_old_ones_go_with_a_mark() {
     assert!(world.store.hint_stats().iter().any(|stat: &HintStats| stat.target == 2));
 }
 
+#[test]
+fn a_link_that_comes_and_goes_is_tried_ever_more_rarely() {
+    let mut world = World::new(3);
+    let target = NodeId(2);
+    world.write("k", 1, &[target]);
+    let mut tries = Vec::new();
+    for second in 0..120 {
+        // Up again each second; whatever is sent then is lost with the link.
+        world.handoff.peer_up(target);
+        world.step();
+        world.step();
+        if !world.open.is_empty() {
+            tries.push(second);
+            world.end(false);
+        }
+        world.handoff.peer_down(world.now.mono, target);
+        world.wait(1_000);
+    }
+    assert_eq!(tries, [1, 2, 4, 8, 16, 32, 64], "1 s, doubled up to a minute");
+    world.handoff.peer_up(target);
+    for _ in 0..10 {
+        world.step();
+        if !world.open.is_empty() {
+            world.end(true);
+        }
+        world.wait(1_000);
+    }
+    assert!(world.held.contains_key(&target), "and served within a minute of its last failure");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 

@@ -4,7 +4,9 @@
 use gyre_storage::siblings::SiblingSet;
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
 
-use super::{DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange, flag, kind, reason};
+use super::{
+    ClockReading, DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange, flag, kind, reason,
+};
 use crate::level::{Consistency, Level};
 use crate::modify::{Modify, ModifyError, ModifyReply};
 use crate::node::NodeId;
@@ -15,6 +17,12 @@ impl<'a> Message<'a> {
         let mut reader = Reader { bytes };
         let message = reader.message()?;
         if reader.bytes.is_empty() { Ok(message) } else { Err(DecodeError::Malformed) }
+    }
+
+    /// Whether `bytes`, if they are a message, are a [`Message::Ping`] or [`Message::Pong`].
+    #[must_use]
+    pub fn is_about_clocks(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(kind::PING | kind::PONG)))
     }
 }
 
@@ -66,7 +74,14 @@ impl<'a> Reader<'a> {
             kind::GOSSIP => Message::Gossip { bytes: self.rest() },
             kind::EXCHANGE => Message::Exchange { bytes: self.rest() },
             kind::PING => Message::Ping { nonce: self.u64()? },
-            kind::PONG => Message::Pong { nonce: self.u64()? },
+            kind::PONG => {
+                let nonce = self.u64()?;
+                let reading = match self.bytes.is_empty() {
+                    true => None,
+                    false => Some(ClockReading { wall_us: self.u64()?, time_us: self.option()? }),
+                };
+                Message::Pong { nonce, reading }
+            }
             kind::KEEP_HINT => {
                 let (target, missed) = (NodeId(self.u64()?), self.version()?);
                 Message::KeepHint { target, missed, key: self.key()? }

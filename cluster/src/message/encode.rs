@@ -75,7 +75,13 @@ impl Message<'_> {
             Message::Gossip { .. } => out.push(kind::GOSSIP),
             Message::Exchange { .. } => out.push(kind::EXCHANGE),
             Message::Ping { nonce } => put_kind(out, kind::PING, RequestId(*nonce)),
-            Message::Pong { nonce } => put_kind(out, kind::PONG, RequestId(*nonce)),
+            Message::Pong { nonce, reading } => {
+                put_kind(out, kind::PONG, RequestId(*nonce));
+                if let Some(reading) = reading {
+                    put_u64(out, reading.wall_us);
+                    put_option(out, reading.time_us);
+                }
+            }
             Message::KeepHint { target, key, missed } => {
                 out.push(kind::KEEP_HINT);
                 put_u64(out, target.0);

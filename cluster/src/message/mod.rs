@@ -22,7 +22,8 @@
 //! | 15, 16 | ClockRead, ClockReply | request, [clock] |
 //! | 17, 18 | Horizon, HorizonSet | request, [database, version] |
 //! | 19, 20 | Topology, Forming | the document |
-//! | 21, 22 | Ping, Pong | nonce |
+//! | 21 | Ping | nonce |
+//! | 22 | Pong | nonce, then nothing or: wall clock u64, time: option of u64 |
 //! | 23 | Gossip | the step |
 //! | 24 | KeepHint | target, version missed, key |
 //! | 25 | Exchange | the step |
@@ -320,10 +321,12 @@ pub enum Message<'a> {
         /// Comes back in the answer.
         nonce: u64,
     },
-    /// I am.
+    /// I am, and so late is it here.
     Pong {
         /// The nonce of the ping.
         nonce: u64,
+        /// The sender's clock; `None` from a node of an older version.
+        reading: Option<ClockReading>,
     },
     /// Keep a hint: `target` misses a row of this key that you have. Not answered.
     KeepHint {
@@ -334,6 +337,15 @@ pub enum Message<'a> {
         /// The row missed.
         missed: Version,
     },
+}
+
+/// What a node says of its clock, in microseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockReading {
+    /// Its wall clock.
+    pub wall_us: u64,
+    /// The time that it stamps by ([`crate::clock::agreement`]), once it has one.
+    pub time_us: Option<u64>,
 }
 
 /// Why bytes are not a message.

@@ -4,7 +4,7 @@ use gyre_storage::siblings::{Dot, Sibling, SiblingSet, VersionVector};
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
 use proptest::prelude::*;
 
-use super::{DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange};
+use super::{ClockReading, DecodeError, HintTargets, Levels, Message, Reason, RequestId, ScanRange};
 use crate::level::{Consistency, Quorums};
 use crate::modify::context::CausalContext;
 use crate::modify::{Modify, ModifyError, ModifyReply};
@@ -146,7 +146,10 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
             };
             Message::Modify { request, key, levels, modify }
         }
-        _ => Message::Pong { nonce: *number },
+        _ => {
+            let reading = ClockReading { wall_us: number.wrapping_mul(3), time_us: *option };
+            Message::Pong { nonce: *number, reading: (*choice).then_some(reading) }
+        }
     });
 }
 
@@ -155,6 +158,8 @@ proptest! {
     fn every_message_survives_the_wire(parts in parts()) {
         with_message(&parts, |message| {
             let bytes = encoded(&message);
+            let is_about_clocks = matches!(message, Message::Ping { .. } | Message::Pong { .. });
+            assert_eq!(Message::is_about_clocks(&bytes), is_about_clocks);
             assert_eq!(Message::decode(&bytes), Ok(message));
         });
     }

@@ -16,7 +16,9 @@ use super::pace::Pace;
 use super::slots::{SlotRun, SlotSet};
 use super::transfer::{Transfers, rest_of};
 use super::turns::Turns;
-use super::work::{Answer, Entry, KEYS_MAX, KeyEntry, LISTS_MAX, SPLITS_MAX, Split, Want, Work};
+use super::work::{
+    Answer, Entry, KEYS_MAX, KeyEntry, LISTS_MAX, SPLITS_MAX, Split, Want, Work, keys_of, rows_of,
+};
 use crate::time::MonoMicros;
 
 /// Slots of the first portion, and of any.
@@ -211,13 +213,13 @@ impl Exchange {
         }
         let Some(portion) = &mut self.portion else { return self.begin_portion(clock, pace) };
         if let Some((wants, is_last)) = portion.pulls.take() {
-            pace.pay_records(count(&wants));
+            pace.pay_records(keys_of(&wants));
             let there = Some(Work::Fetch(wants.clone()));
             self.step = Step::Fetch { wants, is_last };
             return Next::Ask { here: None, there };
         }
         if let Some((wants, is_last)) = portion.pushes.take() {
-            pace.pay_records(count(&wants));
+            pace.pay_records(keys_of(&wants));
             let here = Some(Work::Fetch(wants.clone()));
             self.step = Step::Load { wants, is_last };
             return Next::Ask { here, there: None };
@@ -324,7 +326,7 @@ impl Exchange {
                 if entries.is_empty() {
                     return Ok(None);
                 }
-                self.moved.rows_pulled += rows(&entries);
+                self.moved.rows_pulled += rows_of(&entries);
                 let here = Some(Work::Merge(entries.clone()));
                 self.step = Step::Store { entries, is_last };
                 Ok(Some(Next::Ask { here, there: None }))
@@ -378,7 +380,7 @@ impl Exchange {
                 if entries.is_empty() {
                     return Ok(None);
                 }
-                self.moved.rows_pushed += rows(&entries);
+                self.moved.rows_pushed += rows_of(&entries);
                 self.step = Step::Send { wants: entries.iter().map(Entry::want).collect(), is_last };
                 Ok(Some(Next::Ask { here: None, there: Some(Work::Merge(entries)) }))
             }
@@ -427,12 +429,4 @@ impl Exchange {
             portion.todo.extend(ranges.into_iter().rev().map(|range| Task::List(range, KEYS_MAX as u64)));
         }
     }
-}
-
-fn count(wants: &[Want]) -> usize {
-    wants.iter().map(|want| want.hashes.len()).sum()
-}
-
-fn rows(entries: &[Entry]) -> u64 {
-    entries.iter().map(Entry::rows).sum()
 }

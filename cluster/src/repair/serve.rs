@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use gyre_storage::Hlc;
 
 use super::message::{Refusal, RepairMessage};
-use super::work::{Answer, Entry, Work};
+use super::work::{Answer, Work, rows_of};
 use super::{Asker, Effect, Repair, Ticket};
 use crate::node::NodeId;
 use crate::time::MonoMicros;
@@ -95,7 +95,7 @@ impl Repair {
                 self.pace.pay_parts(splits.iter().map(|split| usize::from(split.parts)).sum());
             }
             if let Work::Merge(entries) = &work {
-                self.totals.rows_received += entries.iter().map(Entry::rows).sum::<u64>();
+                self.totals.rows_received += rows_of(entries);
             }
             self.served.running += 1;
             effects.push(Effect::Work { ticket: Ticket(Asker::Peer { peer, id, clock }), work });
@@ -115,7 +115,7 @@ impl Repair {
         match &answer {
             Some(Answer::Keys { lists, .. }) => self.pace.pay_keys(lists.iter().map(Vec::len).sum()),
             Some(Answer::Records { entries, .. }) => {
-                self.totals.rows_sent += entries.iter().map(Entry::rows).sum::<u64>();
+                self.totals.rows_sent += rows_of(entries);
             }
             _ => {}
         }

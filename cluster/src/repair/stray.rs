@@ -16,7 +16,7 @@ use super::compare::cut;
 use super::message::RepairMessage;
 use super::slots::SlotRun;
 use super::transfer::{Transfers, rest_of};
-use super::work::{Answer, Entry, LISTS_MAX, Want, Work};
+use super::work::{Answer, Entry, LISTS_MAX, Want, Work, rows_of};
 use super::{Asker, Effect, Repair, Ticket};
 use crate::node::NodeId;
 use crate::time::MonoMicros;
@@ -200,7 +200,7 @@ impl Repair {
             }
             return;
         };
-        self.totals.rows_sent += entries.iter().map(Entry::rows).sum::<u64>();
+        self.totals.rows_sent += rows_of(&entries);
         stray.step = Step::Send { entries: entries.clone(), to };
         self.ask_stray(Some(replica), Work::Merge(entries), effects);
     }

@@ -101,11 +101,6 @@ impl Entry {
         Want { range: PrefixRange { from: prefix, end: prefix + 1 }, hashes: vec![key.hash64()] }
     }
 
-    /// How many rows the record has.
-    pub(super) fn rows(&self) -> u64 {
-        self.record.rows(self.key()).count() as u64
-    }
-
     /// Bytes of key and record.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -186,11 +181,21 @@ impl Work {
     /// Records that are sent or stored for it.
     pub(super) fn records(&self) -> usize {
         match self {
-            Work::Fetch(wants) => wants.iter().map(|want| want.hashes.len()).sum(),
+            Work::Fetch(wants) => keys_of(wants),
             Work::Merge(entries) => entries.len(),
             _ => 0,
         }
     }
+}
+
+/// How many keys are wanted.
+pub(super) fn keys_of(wants: &[Want]) -> usize {
+    wants.iter().map(|want| want.hashes.len()).sum()
+}
+
+/// How many rows these records have.
+pub(super) fn rows_of(entries: &[Entry]) -> u64 {
+    entries.iter().map(|entry| entry.record.rows(entry.key()).count() as u64).sum()
 }
 
 fn one(slot: Slot) -> SlotRun {

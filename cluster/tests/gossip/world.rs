@@ -377,5 +377,6 @@ pub(crate) fn about() -> About {
         build: "0.1.0".into(),
         load: 0,
         oldest_hint: None,
+        has_failed: false,
     }
 }

@@ -62,6 +62,7 @@ impl Store {
         file: u64,
         is_replicated: &dyn Fn(Slot) -> bool,
     ) -> Result<Option<Mended>, StorageError> {
+        let file = self.engine.first_to_go(file)?;
         let Some(salvage) = self.engine.salvage(file)? else { return Ok(None) };
         let Salvage { path, family, gaps, entries } = salvage;
         // Slots that are stale from here on are hashed only when the file is gone.
@@ -74,8 +75,7 @@ impl Store {
                 Vec::new()
             }
             Family::Expiry | Family::Meta | Family::Hints => {
-                let what =
-                    format!("{path} holds entries of the family {}, which are not mended", family.name());
+                let what = format!("{path} holds entries of {family:?}, which are not mended");
                 return Err(StorageError::damaged(what));
             }
         };

@@ -15,21 +15,17 @@ pub(crate) struct WallClock {
     /// How much it gains, in microseconds a second.
     drift_ppm: i64,
     since: Micros,
-    /// The latest it has ever shown, in milliseconds.
-    latest_ms: u64,
 }
 
 impl WallClock {
     /// What it shows.
-    pub(crate) fn read(&mut self, now: Micros) -> UnixMillis {
-        let shown = truth_ms(now).saturating_add_signed(self.ahead(now).div_euclid(1_000));
-        self.latest_ms = self.latest_ms.max(shown);
-        UnixMillis(shown)
+    pub(crate) fn read(&self, now: Micros) -> UnixMillis {
+        UnixMillis(self.read_us(now) / 1_000)
     }
 
-    /// The latest it has ever been read to show, in milliseconds.
-    pub(crate) fn latest_ms(&self) -> u64 {
-        self.latest_ms
+    /// What it shows, in microseconds.
+    pub(crate) fn read_us(&self, now: Micros) -> u64 {
+        (EPOCH_MS as u64 * 1_000 + now).saturating_add_signed(self.ahead(now))
     }
 
     /// Moves it by `micros`.
@@ -46,7 +42,7 @@ impl WallClock {
 
     /// It is right again, and stays so.
     pub(crate) fn set_right(&mut self, now: Micros) {
-        *self = WallClock { since: now, latest_ms: self.latest_ms, ..WallClock::default() };
+        *self = WallClock { since: now, ..WallClock::default() };
     }
 
     /// How far it is ahead, in microseconds.
@@ -73,9 +69,7 @@ mod tests {
         assert_eq!(clock.read(6 * SECOND).0, truth_ms(3 * SECOND));
         clock.set_drift(6 * SECOND, 1_000);
         assert_eq!(clock.read(106 * SECOND).0, truth_ms(103 * SECOND) + 100);
-        let latest = clock.latest_ms();
         clock.set_right(107 * SECOND);
         assert_eq!(clock.ahead(200 * SECOND), 0);
-        assert_eq!(clock.latest_ms(), latest);
     }
 }

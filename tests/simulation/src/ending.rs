@@ -112,13 +112,13 @@ impl World {
             if !node.is_running() || node.is_poisoned() {
                 return format!("node {} does not run", node.index);
             }
-            if node.clock_ahead_ms(truth) > 0 {
-                return format!(
-                    "the clock of node {} is {} ms ahead",
-                    node.index,
-                    node.clock_ahead_ms(truth)
-                );
+            let Some(process) = &node.process else { continue };
+            if !process.hlc.is_settled() || !process.time.is_agreed() {
+                return format!("node {} does not go by its clock", node.index);
             }
+        }
+        if let Some(what) = self.who_is_refused(truth) {
+            return what;
         }
         for owner in 0..self.plan.nodes {
             for peer in (0..self.plan.nodes).filter(|&peer| peer != owner) {
@@ -132,6 +132,18 @@ impl World {
             }
         }
         String::new()
+    }
+
+    /// Whose hybrid clock is so far ahead that another refuses it.
+    fn who_is_refused(&self, truth: UnixMillis) -> Option<String> {
+        let clocks: Vec<_> = self.nodes.iter().filter_map(|node| node.process.as_ref()).collect();
+        for here in &clocks {
+            let followed = here.time.majority().millis().max(truth.0).max(here.hlc.now().millis());
+            if let Some(ahead) = clocks.iter().find(|there| there.hlc.now().millis() > followed) {
+                return Some(format!("a clock is {} ms ahead", ahead.hlc.ahead_ms(truth)));
+            }
+        }
+        None
     }
 
     /// Runs until no node keeps a hint (invariant 6).

@@ -66,6 +66,8 @@ pub(crate) enum NodeLocal {
     Gossip,
     /// Drops superseded rows.
     Compact,
+    /// Compares clocks.
+    Clock,
     /// Sweeps expired rows.
     Sweep,
     /// Compares what it holds with others.

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use gyre_cluster::clock::CLOCK_DRIFT_MS_MAX;
 use gyre_storage::FsyncPolicy;
 
 use crate::event::Event;
 use crate::network::{LinkIndex, WORKERS, WorkerAt};
 use crate::queue::{HOUR, MS, Micros, SECOND};
 use crate::world::World;
+
+/// So long after a clock was set right others may still count it among the wrong ones.
+const CLOCK_FORGOTTEN_AFTER: Micros = 6 * SECOND;
 
 /// Kinds of fault that a plan chooses from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,8 +36,10 @@ pub(crate) enum FaultKind {
     Pauses,
     /// A wall clock is set wrong by less than the allowed drift.
     ClockSteps,
-    /// A wall clock is set wrong by up to an hour.
+    /// A wall clock is set wrong by up to an hour, while most others are right.
     ClockJumps,
+    /// The same, whatever the others are.
+    ClockStorms,
     /// A wall clock runs too fast or too slow.
     ClockDrifts,
     /// A disk fails to sync.
@@ -47,7 +53,7 @@ pub(crate) enum FaultKind {
 }
 
 impl FaultKind {
-    pub(crate) const ALL: [FaultKind; 16] = [
+    pub(crate) const ALL: [FaultKind; 17] = [
         FaultKind::Partitions,
         FaultKind::OneWayPartitions,
         FaultKind::BrokenPairs,
@@ -59,6 +65,7 @@ impl FaultKind {
         FaultKind::Pauses,
         FaultKind::ClockSteps,
         FaultKind::ClockJumps,
+        FaultKind::ClockStorms,
         FaultKind::ClockDrifts,
         FaultKind::SyncFailures,
         FaultKind::FullDisks,
@@ -119,6 +126,7 @@ impl World {
             FaultEvent::SetClock(node) => {
                 let now = self.env.queue.now();
                 self.nodes[node].clock.set_right(now);
+                self.clock_right_at[node] = Some(now);
             }
             FaultEvent::MendDisk(node) => self.mend_disk(node),
         }
@@ -156,7 +164,9 @@ impl World {
             FaultKind::RestartStorms => self.storm(),
             FaultKind::Pauses => self.pause(node, length),
             FaultKind::ClockSteps => self.jump(node, 240 * MS, length),
-            FaultKind::ClockJumps => self.jump(node, HOUR, length),
+            FaultKind::ClockJumps if self.may_clock_be_wrong(node) => self.jump(node, HOUR, length),
+            FaultKind::ClockJumps => {}
+            FaultKind::ClockStorms => self.jump(node, HOUR, length),
             FaultKind::ClockDrifts => {
                 let drift = self.env.random.within(0..1_000) as i64 - 500;
                 let now = self.env.queue.now();
@@ -306,6 +316,18 @@ impl World {
                 self.unsafe_disks.is_empty() && last_loss.is_none_or(|at| self.synced_at[node] > at)
             }
         }
+    }
+
+    /// Whether most clocks are right if that of `node` is not.
+    fn may_clock_be_wrong(&self, node: usize) -> bool {
+        let now = self.env.queue.now();
+        let is_wrong = |other: &&crate::node::Node| {
+            other.index != node
+                && (other.clock.ahead(now).unsigned_abs() > CLOCK_DRIFT_MS_MAX * MS
+                    || self.clock_right_at[other.index].is_some_and(|at| at + CLOCK_FORGOTTEN_AFTER > now))
+        };
+        let wrong = self.nodes.iter().filter(is_wrong).count() + 1;
+        2 * wrong < self.plan.nodes
     }
 
     /// Whether `node` may lose its disk: at most one of the replicas of a key may have, so no two nodes do, and there must

@@ -55,6 +55,7 @@ fn about(node: usize) -> About {
         build: "simulated".into(),
         load: 0,
         oldest_hint: None,
+        has_failed: false,
     }
 }
 
@@ -83,6 +84,18 @@ impl Node {
         let due_at = membership.core.due_at().0.max(env.queue.now() + 1);
         let event = Event::Node { node: self.index, boot: self.boot, local: NodeLocal::Gossip };
         env.queue.at(due_at, event);
+        self.spread(env, effects);
+    }
+
+    /// The store has failed: the workers serve without it, and peers are told.
+    pub(crate) fn store_failed(&mut self, env: &mut Env) {
+        for worker in 0..WORKERS {
+            self.step(env, worker, |core, _, _| core.set_failed());
+        }
+        let about = About { has_failed: true, ..about(self.index) };
+        let Some(Process { membership, .. }) = &mut self.process else { return };
+        let mut effects = Vec::new();
+        membership.core.announce(MonoMicros(env.queue.now()), about, &mut effects);
         self.spread(env, effects);
     }
 

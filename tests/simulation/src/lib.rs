@@ -35,6 +35,7 @@ mod shell;
 mod split;
 mod surroundings;
 mod sweep;
+mod time;
 mod traffic;
 mod workload;
 mod world;

@@ -30,6 +30,10 @@ pub enum Mutation {
     HintLostInCrash,
     /// A hint is removed when its record is sent, not when that is acknowledged.
     HintDroppedEarly,
+    /// A node stamps by its wall clock, whatever the others' say.
+    OwnClockBelieved,
+    /// A process that starts does not begin where its clock was.
+    ClockMarkForgotten,
     /// The sweeper deletes what has expired by a tombstone that it stamps itself.
     SweptAnew,
     /// The trees of some slots miss everything.
@@ -46,7 +50,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 14] = [
+    pub const ALL: [Mutation; 16] = [
         Mutation::AckBeforeApply,
         Mutation::NoReadRepair,
         Mutation::ArrivalOrder,
@@ -55,6 +59,8 @@ impl Mutation {
         Mutation::QuorumOffByOne,
         Mutation::HintLostInCrash,
         Mutation::HintDroppedEarly,
+        Mutation::OwnClockBelieved,
+        Mutation::ClockMarkForgotten,
         Mutation::SweptAnew,
         Mutation::TreeMissesLeaf,
         Mutation::DirtyMarkLost,
@@ -75,6 +81,8 @@ impl Mutation {
             Mutation::QuorumOffByOne => "quorum-off-by-one",
             Mutation::HintLostInCrash => "hint-lost-in-crash",
             Mutation::HintDroppedEarly => "hint-dropped-early",
+            Mutation::OwnClockBelieved => "own-clock-believed",
+            Mutation::ClockMarkForgotten => "clock-mark-forgotten",
             Mutation::SweptAnew => "swept-anew",
             Mutation::TreeMissesLeaf => "tree-misses-leaf",
             Mutation::DirtyMarkLost => "dirty-mark-lost",

@@ -342,6 +342,11 @@ impl Network {
         self.links[link.0 as usize].connection != 0
     }
 
+    /// Whether `owner` has a link to `peer`.
+    pub(crate) fn has_link(&self, owner: WorkerAt, peer: usize) -> bool {
+        self.is_open(LinkIndex::of(owner, peer, self.nodes))
+    }
+
     /// Whether every worker of `owner` has a link to `peer`.
     pub(crate) fn is_linked(&self, owner: usize, peer: usize) -> bool {
         (0..WORKERS)

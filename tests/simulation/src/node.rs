@@ -12,7 +12,7 @@ use gyre_cluster::node::NodeId;
 use gyre_cluster::repair::Repair;
 use gyre_cluster::ring::Ring;
 use gyre_cluster::sweep::Sweeper;
-use gyre_cluster::time::{MonoMicros, Now, UnixMillis};
+use gyre_cluster::time::{MonoMicros, Now};
 use gyre_storage::key::murmur3_128;
 use gyre_storage::{Batch, FsyncPolicy, KeyRef, MemoryDisk, Record, Store, StoreOptions};
 
@@ -28,6 +28,7 @@ use crate::repair;
 use crate::shell::SimShell;
 use crate::surroundings::Env;
 use crate::sweep;
+use crate::time::Time;
 
 /// How often a node syncs under `everysec`.
 pub(crate) const SYNC_EVERY: Micros = SECOND;
@@ -53,12 +54,15 @@ pub(crate) struct Node {
     pub(crate) backlog: Vec<Event>,
     /// How many times slower its disk is.
     pub(crate) disk_slowness: u64,
+    /// The latest time it has gone by, in Unix milliseconds.
+    pub(crate) latest_ms: u64,
 }
 
 /// What a process knows: gone when it stops.
 pub(crate) struct Process {
     pub(crate) store: Store,
     pub(crate) hlc: Arc<HybridClock>,
+    pub(crate) time: Time,
     pub(crate) locks: Locks,
     pub(crate) distortion: Distortion,
     pub(crate) replay: Replay,
@@ -135,6 +139,7 @@ impl Node {
             is_noticed: false,
             backlog: Vec::new(),
             disk_slowness: 1,
+            latest_ms: 0,
         }
     }
 
@@ -151,7 +156,10 @@ impl Node {
         self.incarnation = incarnation;
         let id = node_id(self.index);
         let hlc = Arc::new(HybridClock::default());
-        hlc.raise_to(store.clock_mark());
+        if env.mutation != Some(Mutation::ClockMarkForgotten) {
+            hlc.raise_to(store.clock_mark());
+        }
+        hlc.set_settled(false);
         // The server draws it at random.
         let start = if env.mutation == Some(Mutation::ActorReused) { own_count } else { incarnation };
         let actor = murmur3_128(&[id.0.to_be_bytes(), start.to_be_bytes()].concat()) >> 64;
@@ -174,8 +182,20 @@ impl Node {
         let membership = Membership::new(self.index, incarnation, env);
         let sweeper = sweep::sweeper(env.sweep_interval, now);
         let repair = repair::core(id, actor as u64, &store, ring, env.compare_interval, now);
-        self.process =
-            Some(Process { store, hlc, locks, distortion, replay, membership, sweeper, repair, workers });
+        let time = Time::new(now);
+        self.process = Some(Process {
+            store,
+            hlc,
+            time,
+            locks,
+            distortion,
+            replay,
+            membership,
+            sweeper,
+            repair,
+            workers,
+        });
+        self.compare_clocks_and_wait(env);
         self.sweep_and_wait(env);
         self.compare_and_wait(env);
         self.gossip_and_wait(env);
@@ -227,9 +247,12 @@ impl Node {
         self.disk.set_cold(is_cold);
     }
 
-    /// Both clocks.
+    /// The monotonic clock, and the time that the node goes by.
     pub(crate) fn now(&mut self, now: Micros) -> Now {
-        Now { mono: MonoMicros(now), wall: self.clock.read(now) }
+        let wall =
+            self.process.as_ref().map_or_else(|| self.clock.read(now), |process| process.time.read(now));
+        self.latest_ms = self.latest_ms.max(wall.0);
+        Now { mono: MonoMicros(now), wall }
     }
 
     /// Calls a coordinator. `None` if no process runs.
@@ -244,7 +267,7 @@ impl Node {
         let Process { store, hlc, locks, distortion, workers, .. } = self.process.as_mut()?;
         let Worker { core, pending, alarm_at } = &mut workers[worker];
         let (boot, disk_slowness) = (self.boot, self.disk_slowness);
-        let latest_wall_ms = self.clock.latest_ms();
+        let latest_wall_ms = self.latest_ms;
         let mut shell = SimShell {
             at,
             boot,
@@ -274,7 +297,11 @@ impl Node {
         let nodes = env.network.nodes;
         let wall = self.now(env.queue.now()).wall;
         let Some(process) = &self.process else { return true };
-        if env.mutation != Some(Mutation::ClockNotMerged) && process.hlc.observe(packet.clock, wall).is_err()
+        let message = Message::decode(&packet.bytes).expect("what was encoded can be decoded");
+        let is_of_clocks = matches!(message, Message::Ping { .. } | Message::Pong { .. });
+        if env.mutation != Some(Mutation::ClockNotMerged)
+            && !is_of_clocks
+            && process.hlc.observe(packet.clock, wall).is_err()
         {
             return false;
         }
@@ -284,19 +311,22 @@ impl Node {
         } else {
             (owner.node, Network::serving_worker(packet, nodes))
         };
-        let message = Message::decode(&packet.bytes).expect("what was encoded can be decoded");
         self.heard_from(MonoMicros(env.queue.now()), node_id(from));
-        if let Message::Gossip { bytes } = message {
-            self.hear(env, node_id(from), bytes);
-            return true;
+        match message {
+            Message::Gossip { bytes } => self.hear(env, node_id(from), bytes),
+            Message::Exchange { bytes } => self.heed(env, node_id(from), bytes),
+            Message::Ping { nonce } => self.tell_clock(env, packet, nonce),
+            Message::Pong { nonce, reading } => {
+                self.hear_clock(env, node_id(from), nonce, reading, packet.clock);
+            }
+            _ => self.serve(env, worker, from, packet, message),
         }
-        if let Message::Exchange { bytes } = message {
-            self.heed(env, node_id(from), bytes);
-            return true;
-        }
+        true
+    }
+
+    fn serve(&mut self, env: &mut Env, worker: usize, from: usize, packet: &Packet, message: Message<'_>) {
         let link = Network::link_id(packet);
         self.step(env, worker, |core, shell, now| core.receive(shell, now, node_id(from), link, message));
-        true
     }
 
     /// Does what a worker was waiting for.
@@ -396,6 +426,7 @@ impl Node {
                 self.schedule_compaction(env);
             }
             NodeLocal::Gossip => self.gossip_and_wait(env),
+            NodeLocal::Clock => self.compare_clocks_and_wait(env),
             NodeLocal::Handoff => self.replay_and_wait(env),
             NodeLocal::Sweep => self.sweep_and_wait(env),
             NodeLocal::Repair => self.compare_and_wait(env),
@@ -425,11 +456,6 @@ impl Node {
                 look(&Store::open_memory(&self.disk, &options).expect("a disk in memory can be read"))
             }
         }
-    }
-
-    /// How far its hybrid clock is ahead of a right wall clock, in milliseconds.
-    pub(crate) fn clock_ahead_ms(&self, truth: UnixMillis) -> u64 {
-        self.process.as_ref().map_or(0, |process| process.hlc.ahead_ms(truth))
     }
 }
 

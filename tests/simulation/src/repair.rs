@@ -105,7 +105,7 @@ impl Node {
         let now = self.now(env.queue.now());
         let mut effects = Vec::new();
         let Some(Process { repair, hlc, .. }) = &mut self.process else { return };
-        call(repair, now.mono, hlc.stamp(now.wall), &mut effects);
+        call(repair, now.mono, hlc.mark(now.wall), &mut effects);
         for effect in effects {
             self.carry_out_repair(env, effect);
         }

@@ -52,6 +52,8 @@ pub struct Report {
     pub clock_refusals: u64,
     /// Acknowledged writes over which earlier ones won, since some clock was further ahead than is allowed.
     pub overtaken: u64,
+    /// How often a node that had started among too few others went by a wrong clock though most were right.
+    pub strays: u64,
     /// How often a node has taken another for dead.
     pub suspicions: u64,
     /// Records handed over for hints.
@@ -90,6 +92,7 @@ impl Report {
         self.hours = env.queue.now() as f64 / HOUR as f64;
         self.stamps = env.journal.stamps();
         self.commits = env.commits;
+        self.strays = env.strays;
         self.suspicions = env.suspicions;
         self.handed_over = env.handed_over;
         self.swept = env.swept;
@@ -120,6 +123,7 @@ impl Report {
         self.poisoned += other.poisoned;
         self.clock_refusals += other.clock_refusals;
         self.overtaken += other.overtaken;
+        self.strays += other.strays;
         self.suspicions += other.suspicions;
         self.handed_over += other.handed_over;
         self.owed += other.owed;
@@ -146,7 +150,8 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "faults: {} struck, {} processes stopped, {} batches lost with power, {} disks lost and {} failed, {} messages refused for \
-             their clock, {} writes lost to earlier ones of clocks too far ahead; nodes were suspected {} times",
+             their clock, {} writes lost to earlier ones where most clocks were wrong or a node began among too few ({} times); nodes \
+             were suspected {} times",
             self.strikes,
             self.stops,
             self.batches_lost,
@@ -154,6 +159,7 @@ impl fmt::Display for Report {
             self.poisoned,
             self.clock_refusals,
             self.overtaken,
+            self.strays,
             self.suspicions
         )?;
         write!(

@@ -13,7 +13,7 @@ use crate::event::{Event, Local};
 use crate::history::Key;
 use crate::mutation::{Distortion, Mutation};
 use crate::network::WorkerAt;
-use crate::node::{Locks, Pending};
+use crate::node::{Locks, Pending, node_id};
 use crate::queue::{MS, Micros, SECOND};
 use crate::surroundings::Env;
 
@@ -71,6 +71,10 @@ impl SimShell<'_> {
     /// Notes a row that this node coordinates. Repairs pass here, too; their rows are known already.
     fn note_stamped(&mut self, row: &Row<'_>) {
         self.stamped = Some(row.version);
+        if row.version.node == node_id(self.at.node).0 {
+            // The server does it before anything of the turn is sent.
+            let _ = self.store.cover(row.version.hlc);
+        }
         self.env.journal.stamped(row, self.at.node, self.latest_wall_ms);
     }
 }

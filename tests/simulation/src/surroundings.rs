@@ -38,6 +38,10 @@ pub(crate) struct Env {
     pub(crate) topology: Arc<Topology>,
     /// How often a node has taken another for dead.
     pub(crate) suspicions: u64,
+    /// Whether at most a minority of wall clocks is ever wrong by more than the allowed drift.
+    pub(crate) are_most_clocks_right: bool,
+    /// How often a node went by a time that was far from the truth though most clocks were right.
+    pub(crate) strays: u64,
     /// Batches committed.
     pub(crate) commits: u64,
     /// Records handed over for hints.
@@ -69,6 +73,8 @@ impl Env {
             names: (0..plan.nodes).map(|index| (node_id(index), index)).collect(),
             topology,
             suspicions: 0,
+            are_most_clocks_right: plan.are_most_clocks_right(),
+            strays: 0,
             commits: 0,
             handed_over: 0,
             sweep_interval: plan.sweep_interval,
@@ -78,6 +84,11 @@ impl Env {
             exchanged: 0,
             slow_commits_per_mille: plan.slow_commits_per_mille,
         }
+    }
+
+    /// Whether every node has gone by about the right time all the while.
+    pub(crate) fn are_times_right(&self) -> bool {
+        self.are_most_clocks_right && self.strays == 0
     }
 
     /// How long the next commit takes.

@@ -26,7 +26,9 @@ impl Node {
     pub(crate) fn sweep_and_wait(&mut self, env: &mut Env) {
         let now = self.now(env.queue.now());
         let Some(process) = &mut self.process else { return };
-        if let Some(sweep) = process.sweeper.step(now) {
+        if process.hlc.is_settled()
+            && let Some(sweep) = process.sweeper.step(now)
+        {
             let step = match env.mutation {
                 Some(Mutation::SweptAnew) => sweep_anew(process, self.index, &sweep),
                 _ => process.store.sweep(sweep.pass, sweep.until, sweep.limit).ok(),

@@ -135,6 +135,9 @@ impl World {
         self.history.settle(tag);
         self.report.count(&operation);
         self.env.queue.fold(tag.0 << 8 | operation.end as u64);
+        if let (End::Done, Some(version)) = (operation.end, operation.version) {
+            self.env.journal.acknowledged(node, key, version);
+        }
         if let (Action::GetSiblings, Outcome::Record(record)) = (operation.action, &outcome) {
             let mut context = Vec::new();
             Mutation::distort_context(self.env.mutation, CausalContext::of(record)).encode(&mut context);
@@ -174,7 +177,11 @@ impl World {
             return Ok(());
         }
         let Some(process) = &self.nodes[operation.node].process else { return Ok(()) };
-        let alive = process.workers[operation.worker].core.live_peers().len() + 1;
+        if !process.hlc.is_settled() {
+            return Ok(());
+        }
+        let own = usize::from(process.store.poisoned().is_none());
+        let alive = process.workers[operation.worker].core.live_peers().len() + own;
         let replicas = self.checkers.key(operation.key).replicas.len();
         let level = if operation.action.is_read() { operation.levels.read } else { operation.levels.write };
         let level = Mutation::distort(self.env.mutation, level);

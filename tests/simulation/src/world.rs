@@ -60,6 +60,8 @@ pub(crate) struct World {
     pub(crate) unsafe_disks: BTreeSet<usize>,
     /// Nodes that have lost their disk.
     pub(crate) disks_lost: BTreeSet<usize>,
+    /// When each node's clock was last set right.
+    pub(crate) clock_right_at: Vec<Option<Micros>>,
     /// When each node last lost rows.
     pub(crate) rows_lost_at: Vec<Option<Micros>>,
     /// When each node last synced.
@@ -95,6 +97,7 @@ impl World {
             contexts: BTreeMap::new(),
             unsafe_disks: BTreeSet::new(),
             disks_lost: BTreeSet::new(),
+            clock_right_at: vec![None; plan.nodes],
             rows_lost_at: vec![None; plan.nodes],
             synced_at: vec![0; plan.nodes],
             resumed_at: vec![0; plan.nodes],
@@ -248,6 +251,7 @@ impl World {
             self.nodes[node].is_poisoned() && !std::mem::replace(&mut self.nodes[node].is_noticed, true);
         if is_new {
             self.report.poisoned += 1;
+            self.nodes[node].store_failed(&mut self.env);
             let delay = self.env.random.within(SECOND..10 * SECOND);
             self.env.queue.after(delay, Event::Fault(FaultEvent::MendDisk(node)));
         }
@@ -286,6 +290,7 @@ impl World {
         self.nodes[node].disk.crash(kept);
         self.report.batches_lost += (unsynced - kept) as u64;
         self.rows_lost_at[node] = Some(self.env.queue.now());
+        self.env.journal.clock_lost(node);
         if unsynced != kept {
             self.rows_are_lost(node, Loss::Power);
         }
@@ -298,6 +303,7 @@ impl World {
         self.disks_lost.insert(node);
         self.report.disks_lost += 1;
         self.rows_lost_at[node] = Some(self.env.queue.now());
+        self.env.journal.clock_lost(node);
         self.rows_are_lost(node, Loss::Disk);
     }
 

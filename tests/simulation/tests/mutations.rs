@@ -3,15 +3,17 @@
 use gyre_simulation::{Failure, Mutation, Options, run_seed};
 
 /// The bug, and within how many seeds it must be caught. `docs/simulation.md` says how many it took.
-const BOUNDS: [(Mutation, u64); 14] = [
+const BOUNDS: [(Mutation, u64); 16] = [
     (Mutation::AckBeforeApply, 20),
-    (Mutation::NoReadRepair, 20),
+    (Mutation::NoReadRepair, 30),
     (Mutation::ArrivalOrder, 10),
     (Mutation::ClockNotMerged, 20),
     (Mutation::StaleCache, 10),
     (Mutation::QuorumOffByOne, 20),
     (Mutation::HintLostInCrash, 200),
     (Mutation::HintDroppedEarly, 300),
+    (Mutation::OwnClockBelieved, 60),
+    (Mutation::ClockMarkForgotten, 150),
     (Mutation::SweptAnew, 20),
     (Mutation::TreeMissesLeaf, 60),
     (Mutation::DirtyMarkLost, 20),

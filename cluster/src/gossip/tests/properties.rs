@@ -7,7 +7,7 @@ use super::*;
 
 fn entry() -> impl Strategy<Value = Entry> {
     let value = prop::collection::vec(any::<u8>(), 0..40);
-    (10u8..40, 1u64..20, value).prop_map(|(kind, version, value)| Entry {
+    (32u8..64, 1u64..20, value).prop_map(|(kind, version, value)| Entry {
         kind,
         version,
         value: value.into(),
@@ -120,6 +120,7 @@ proptest! {
             build,
             load: numbers.2,
             oldest_hint: oldest_hint.map(UnixMillis),
+            has_failed: numbers.2 % 3 == 1,
         };
         let mut entries = Entries::default();
         entries.publish(about.values().to_vec());

@@ -47,7 +47,7 @@ pub fn info(cx: &Immediate<'_>, args: Args<'_>) -> Reply {
 }
 
 fn server(text: &mut Text, cx: &Immediate<'_>, config: &Config) {
-    let uptime = cx.node.started.elapsed().as_secs();
+    let uptime = cx.node.time.uptime().as_secs();
     text.section("Server");
     text.field("redis_version", REDIS_VERSION);
     text.field("gyre_version", env!("CARGO_PKG_VERSION"));
@@ -184,10 +184,8 @@ fn persistence(text: &mut Text, cx: &Immediate<'_>) {
 
 fn stats(text: &mut Text, cx: &Immediate<'_>) {
     let metrics = &cx.node.metrics;
-    let (totals, rates) = (
-        metrics.totals(),
-        metrics.rates(cx.node.started.elapsed().as_millis().try_into().unwrap_or(u64::MAX)),
-    );
+    let (totals, rates) =
+        (metrics.totals(), metrics.rates(cx.node.time.uptime().as_millis().try_into().unwrap_or(u64::MAX)));
     text.section("Stats");
     text.field("total_connections_received", cx.node.clients.accepted.load(Ordering::Relaxed));
     text.field("total_commands_processed", totals.commands);

@@ -37,8 +37,10 @@ pub(crate) struct Journal {
     keys: Vec<KeyRows>,
     /// For each node and key, the greatest version it has stamped or shown since it started.
     known: BTreeMap<(usize, usize), Version>,
-    /// Whether wall clocks stay within the allowed drift of each other.
-    clocks_are_close: bool,
+    /// For each node and key, the greatest version it has stamped and acknowledged, before this start too.
+    acknowledged: BTreeMap<(usize, usize), Version>,
+    /// Whether every node has gone by about the right time all the while.
+    are_times_right: bool,
     violation: Option<String>,
     stamps: u64,
 }
@@ -48,7 +50,8 @@ impl Journal {
         Journal {
             keys: std::iter::repeat_with(KeyRows::default).take(plan.keys.len()).collect(),
             known: BTreeMap::new(),
-            clocks_are_close: plan.clocks_are_close(),
+            acknowledged: BTreeMap::new(),
+            are_times_right: plan.are_most_clocks_right(),
             violation: None,
             stamps: 0,
         }
@@ -67,7 +70,7 @@ impl Journal {
             return self.violated(format!("node {node} made up a row of {}: {row:?}", name()));
         }
         let bound_ms = latest_wall_ms + CLOCK_DRIFT_MS_MAX + CLOCK_MARK_LEAD_MS;
-        if self.clocks_are_close && row.version.hlc.millis() > bound_ms {
+        if self.are_times_right && row.version.hlc.millis() > bound_ms {
             return self.violated(format!("node {node} stamped {row:?}, but its clock allows {bound_ms}"));
         }
         let known = self.known.entry((node, key)).or_default();
@@ -123,9 +126,30 @@ impl Journal {
         *known = record.newest_version().max(*known);
     }
 
-    /// A node has stopped: what it has shown to others need not be in its store.
+    /// A write that `node` has stamped as `version` was acknowledged.
+    pub(crate) fn acknowledged(&mut self, node: usize, key: usize, version: Version) {
+        if version.node == node_id(node).0 {
+            let acknowledged = self.acknowledged.entry((node, key)).or_default();
+            *acknowledged = version.max(*acknowledged);
+        }
+    }
+
+    /// A node has stopped: what it has shown to others need not be in its store. What it has acknowledged must be below
+    /// whatever it stamps from now on.
     pub(crate) fn stopped(&mut self, node: usize) {
         self.known.retain(|(of, _), _| *of != node);
+        self.known.extend(self.acknowledged.iter().filter(|((of, _), _)| *of == node));
+    }
+
+    /// A node has lost what it had not synced, perhaps also how far its clock was.
+    pub(crate) fn clock_lost(&mut self, node: usize) {
+        self.known.retain(|(of, _), _| *of != node);
+        self.acknowledged.retain(|(of, _), _| *of != node);
+    }
+
+    /// A node goes by a wrong time, for a reason that no node could see through.
+    pub(crate) fn strayed(&mut self) {
+        self.are_times_right = false;
     }
 
     /// The version of the row that operation `word` wrote, if it wrote a value.

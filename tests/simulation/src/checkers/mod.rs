@@ -22,6 +22,7 @@ use gyre_storage::{FsyncPolicy, Record, UnixMillis, Version, View};
 pub(crate) use held::Floor;
 pub(crate) use siblings::SiblingFloor;
 
+use crate::clock::truth_ms;
 use crate::history::{Action, End, Key, Kind, Operation};
 use crate::plan::Plan;
 use crate::surroundings::Env;
@@ -30,6 +31,8 @@ use modifies::{LockWatch, LogWatch};
 use order::OrderWatch;
 use siblings::SiblingWatch;
 
+/// How late a value may be read after its expiry while most clocks are right: as far as a node's time may be off.
+const LATE_MS_MAX: u64 = 1_200;
 /// How many words are appended to a log.
 const LOG_WORDS_MAX: usize = 500;
 
@@ -56,9 +59,9 @@ pub(crate) struct KeyWatch {
 /// All checkers that look at operations.
 pub(crate) struct Checkers {
     keys: Vec<KeyWatch>,
-    /// Whether wall clocks stay within the allowed drift of each other.
+    /// Whether all wall clocks stay within the allowed drift of each other.
     clocks_are_close: bool,
-    /// Acknowledged writes over which earlier ones won, since some clock was too far ahead.
+    /// Acknowledged writes over which earlier ones won, since most clocks were wrong, or a node began among too few.
     pub(crate) overtaken: u64,
     /// Whether the ring is stable and every node reachable all the time, so that read-modify-writes are serial.
     is_serial: bool,
@@ -183,7 +186,7 @@ impl Checkers {
     ) -> Verdict {
         let key = &mut self.keys[operation.key];
         operation.end = match outcome {
-            Outcome::Failed(Failure::Unavailable { .. }) => End::Unavailable,
+            Outcome::Failed(Failure::Unavailable { .. } | Failure::ClockUnsettled) => End::Unavailable,
             Outcome::Failed(Failure::Overloaded) => End::Overloaded,
             Outcome::Failed(_) => End::TimedOut,
             Outcome::Refused(_) | Outcome::Modified(ModifyReply::Nil) => End::Refused,
@@ -198,10 +201,12 @@ impl Checkers {
             Outcome::Written => {
                 key.written(operation, env)?;
                 let version = operation.version.unwrap_or_default();
-                self.overtaken += u64::from(key.order.is_overtaken(operation, version));
-                if self.clocks_are_close {
-                    key.order.check(operation, version)?;
-                }
+                let is_overtaken = key.order.is_overtaken(operation, version, self.clocks_are_close);
+                self.overtaken += u64::from(is_overtaken);
+                ensure!(
+                    !is_overtaken || !env.are_times_right(),
+                    "it was stamped {version:?}, but a write that ended long before has a greater one\n{operation}"
+                );
             }
             Outcome::Modified(reply) => key.modified(operation, reply, env)?,
             // Where a clock was wrong, and just after a restart.
@@ -291,6 +296,11 @@ impl KeyWatch {
             ensure!(
                 expiry_ms.is_none_or(|at| at > wall.0),
                 "a value that expired at {expiry_ms:?} was read at {wall:?}\n{operation}"
+            );
+            let truth_ms = truth_ms(env.queue.now());
+            ensure!(
+                expiry_ms.is_none_or(|at| at + LATE_MS_MAX > truth_ms) || !env.are_times_right(),
+                "a value that expired at {expiry_ms:?} was read at {truth_ms}\n{operation}"
             );
         }
         let expired = record.siblings(wall).into_iter().find(|s| s.expiry.is_some_and(|at| at <= wall));
