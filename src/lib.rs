@@ -11,6 +11,7 @@ pub mod execute;
 pub mod handoff;
 pub mod http;
 pub mod logging;
+pub mod mender;
 pub mod metrics;
 pub mod net;
 pub mod node;

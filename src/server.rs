@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use gyre_storage::{FsyncPolicy, Store, StoreOptions};
+use gyre_storage::{FsyncPolicy, StorageError, Store, StoreOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::rules::PROTECTED_MODE_TEXT;
@@ -75,7 +75,10 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
     };
     std::fs::create_dir_all(&config.dir)
         .map_err(|source| StartError::Directory { dir: config.dir.clone(), source })?;
-    Ok(Store::open(&options)?)
+    Store::open(&options).map_err(|what| match what {
+        StorageError::Damaged { .. } => StartError::Damaged { dir: config.dir.clone(), what },
+        what => what.into(),
+    })
 }
 
 fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {

@@ -6,7 +6,7 @@ use gyre_cluster::level::Consistency;
 use gyre_cluster::repair::RepairStatus;
 use gyre_cluster::sweep::SweepStatus;
 use gyre_storage::tree::TreeStats;
-use gyre_storage::{HintCounts, StoreStats};
+use gyre_storage::{DamageStats, HintCounts, StoreStats};
 use prometheus::core::Collector;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram as HistogramProto, LabelPair, Metric, MetricFamily, MetricType,
@@ -306,9 +306,11 @@ fn store(out: &mut Families, gauges: &Gauges) {
         cache_entries,
         cache_bytes,
         tree,
+        damage,
         engine,
     } = &gauges.store;
     trees(out, tree);
+    damages(out, damage);
     out.counter("gyre_store_commits_total", "Batches committed.", *commits);
     out.counter("gyre_store_rows_committed_total", "Rows committed.", *rows_committed);
     out.counter("gyre_row_cache_hits_total", "Reads answered by the row cache.", *cache_hits);
@@ -358,6 +360,19 @@ fn trees(out: &mut Families, tree: &TreeStats) {
     let segments = tree.segments_hashed;
     out.counter("gyre_tree_hashed_segments_total", "Segments that were hashed anew.", segments);
     out.counter("gyre_tree_hashed_keys_total", "Keys that were hashed anew.", tree.keys_hashed);
+}
+
+fn damages(out: &mut Families, damage: &DamageStats) {
+    let errors = damage.errors;
+    out.counter("gyre_damage_errors_total", "Reads and compactions that met a checksum mismatch.", errors);
+    let waiting = damage.files_waiting;
+    out.gauge("gyre_damage_files_waiting", "Damaged files that are to be mended.", waiting);
+    let mended = damage.files_mended;
+    out.counter("gyre_damage_files_mended_total", "Damaged files that were saved from and dropped.", mended);
+    let given_up = damage.files_given_up;
+    out.gauge("gyre_damage_files_given_up", "Damaged files that cannot be mended, and stay.", given_up);
+    let unsound = damage.unsound_ranges;
+    out.gauge("gyre_damage_unsound_ranges", "Ranges whose lost rows have not come back yet.", unsound);
 }
 
 /// Label names and values of one series.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::handoff;
+use crate::mender;
 use crate::node::Node;
 use crate::peer;
 use crate::repair;
@@ -62,6 +63,7 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
         spawn_local(timekeeping::run(Rc::clone(&worker)));
         spawn_local(sweeper::run(Rc::clone(&worker)));
         spawn_local(repair::run(Rc::clone(&worker)));
+        spawn_local(mender::run(Rc::clone(&worker)));
     }
     let peers = peer::Dialer::start(&worker);
     while let Some(letter) = letters.recv().await {

@@ -7,7 +7,8 @@ pub(crate) mod rocks;
 use crate::batch::Family;
 use crate::encode::VERSION_BYTES;
 use crate::error::StorageError;
-use crate::stats::EngineStats;
+use crate::stats::{DamageStats, EngineStats};
+use crate::tree::PrefixRange;
 
 /// How deep a read may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +39,21 @@ pub(crate) enum Walk {
     Incomplete,
 }
 
-/// Looks at one entry (key, value) and says how to go on.
+/// Looks at one entry (key, value) and says how to go on. It must not call the engine: that might wait for itself.
 pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<Step, StorageError> + 'a;
+
+/// What could be saved of a damaged file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Salvage {
+    /// Where the file is.
+    pub(crate) path: String,
+    /// Whose file it is.
+    pub(crate) family: Family,
+    /// Ranges that hold the prefix of every row that could not be read. Of the row family only.
+    pub(crate) gaps: Vec<PrefixRange>,
+    /// Entries that were put anew.
+    pub(crate) entries: u64,
+}
 
 /// A sorted, durable map with atomic batches.
 ///
@@ -77,6 +91,47 @@ pub(crate) trait Engine: Send + Sync {
 
     /// What the engine counts.
     fn stats(&self) -> EngineStats;
+
+    /// What is known of damage on disk.
+    fn damage(&self) -> DamageStats {
+        DamageStats::default()
+    }
+
+    /// A file with damage in it that was met.
+    fn damaged_file(&self) -> Option<u64> {
+        None
+    }
+
+    /// Which file must go before a damaged one can: that one itself, or another without which alone the rest can be
+    /// opened again.
+    fn first_to_go(&self, file: u64) -> Result<u64, StorageError> {
+        Ok(file)
+    }
+
+    /// Puts what can be read of a damaged file anew, durably, so that the file can be dropped. `None` if it is gone.
+    fn salvage(&self, _file: u64) -> Result<Option<Salvage>, StorageError> {
+        Ok(None)
+    }
+
+    /// Walks the rows in `range` as they would be without a damaged file, as far as they can be read.
+    fn walk_without(
+        &self,
+        _file: u64,
+        range: PrefixRange,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StorageError> {
+        let start = u32::try_from(range.from).unwrap_or(u32::MAX).to_be_bytes();
+        let end = u32::try_from(range.end).ok().map(u32::to_be_bytes);
+        self.walk_range(Family::Rows, &start, end.as_ref().map(|end| &end[..]), visit)
+    }
+
+    /// Drops a damaged file with all that is in it, after everything written was put on stable storage.
+    fn drop_file(&self, _file: u64) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// Leaves a damaged file as it is.
+    fn give_up(&self, _file: u64) {}
 
     /// Writes memory to files and merges them all, dropping superseded rows. For tests and maintenance.
     fn compact(&self) -> Result<(), StorageError>;

@@ -21,6 +21,7 @@ mod stats;
 mod store;
 mod superseded;
 pub mod tree;
+mod unsound;
 pub mod version;
 
 pub use batch::Batch;
@@ -36,6 +37,6 @@ pub use record::{
 };
 pub use row::{Body, Cell, Row};
 pub use scan::{PREFIX_END, ScanPage};
-pub use stats::{EngineStats, StoreStats};
-pub use store::{FORMAT, PurgeStep, Store, SweepPass, SweepStep};
+pub use stats::{DamageStats, EngineStats, StoreStats};
+pub use store::{FORMAT, Mended, PurgeStep, Store, SweepPass, SweepStep};
 pub use version::{Hlc, UnixMillis, Version};

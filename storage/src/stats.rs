@@ -31,6 +31,21 @@ pub struct EngineStats {
     pub background_errors: u64,
 }
 
+/// Damage on disk: bytes that do not match their checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DamageStats {
+    /// Reads and compactions that have met it.
+    pub errors: u64,
+    /// Files with damage that are to be mended.
+    pub files_waiting: u64,
+    /// Files that were dropped after what could be read of them was saved.
+    pub files_mended: u64,
+    /// Files that cannot be mended.
+    pub files_given_up: u64,
+    /// Ranges of position prefixes whose rows may be lost here, and are not read until other replicas have sent theirs.
+    pub unsound_ranges: u64,
+}
+
 /// Counters and gauges of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
@@ -48,6 +63,8 @@ pub struct StoreStats {
     pub cache_bytes: u64,
     /// Of the Merkle trees.
     pub tree: TreeStats,
+    /// Of damage on disk.
+    pub damage: DamageStats,
     /// The engine's own.
     pub engine: EngineStats,
 }

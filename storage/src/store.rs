@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::ahead::{self, Ahead};
 use crate::batch::{Batch, Family};
@@ -23,15 +23,18 @@ use crate::record::Record;
 use crate::scan::{self, Range, ScanPage};
 use crate::stats::StoreStats;
 use crate::tree::Tree;
+use crate::unsound::Unsound;
 use crate::version::{Hlc, UnixMillis, Version};
 
 mod format;
 mod handoff;
+mod mend;
 mod purge;
 mod sweep;
 mod tree;
 
 pub use format::FORMAT;
+pub use mend::Mended;
 pub use purge::PurgeStep;
 pub use sweep::{SweepPass, SweepStep};
 
@@ -57,6 +60,9 @@ pub struct Store {
     documents: Mutex<()>,
     hints: Book,
     tree: Tree,
+    unsound: Unsound,
+    /// Held while a damaged file is dropped: trees show nothing in between.
+    mending: RwLock<()>,
     ahead: Ahead,
     /// Commits and raised horizons: begun, and done.
     writes_begun: AtomicU64,
@@ -111,11 +117,14 @@ impl Store {
             if clock_mark == Hlc::ZERO { Version::ZERO } else { Version { hlc: clock_mark, node: u64::MAX } };
         let hints = Book::open(engine.as_ref(), options.hint_bytes_max)?;
         let tree = Tree::open(engine.as_ref())?;
+        let unsound = Unsound::open(engine.as_ref())?;
         let purge = PurgeHorizons::open(engine.as_ref())?;
         Ok(Store {
             engine,
             hints,
             tree,
+            unsound,
+            mending: RwLock::default(),
             cache: RowCache::new(options.row_cache_bytes, mark),
             horizons,
             purge,
@@ -234,6 +243,9 @@ impl Store {
             Lookup::Hit(record) => record,
             Lookup::Miss(ticket) => {
                 let Some(record) = read::newest(self.engine.as_ref(), key, tier)? else { return Ok(None) };
+                // Looked at afterwards: rows are lost only after their range was declared unsound.
+                let prefix = u64::from(key.prefix());
+                self.unsound.check(prefix, prefix + 1)?;
                 self.cache.fill(key, ticket, record)
             }
         };
@@ -265,7 +277,11 @@ impl Store {
         if let Some(page) = self.ahead.page(range, keys_max, bytes_max, writes) {
             return Ok(page);
         }
-        let walk = |keys, bytes| scan::page(self.engine.as_ref(), &self.horizons, range, keys, bytes);
+        let walk = |keys, bytes| {
+            let page = scan::page(self.engine.as_ref(), &self.horizons, range, keys, bytes)?;
+            self.unsound.check(from, page.next.unwrap_or(end))?;
+            Ok(page)
+        };
         let is_quiet = self.writes_done.load(Ordering::SeqCst) == writes;
         if !is_quiet || keys_max >= ahead::KEYS {
             return walk(keys_max, bytes_max);
@@ -280,7 +296,9 @@ impl Store {
     /// it on a thread that may block.
     pub fn count_keys(&self, db: u8, from: u64, end: u64, now: UnixMillis) -> Result<u64, StorageError> {
         let range = Range { db: Some(db), from, end, with_values: false };
-        scan::count(self.engine.as_ref(), &self.horizons, range, now)
+        let count = scan::count(self.engine.as_ref(), &self.horizons, range, now)?;
+        self.unsound.check(from, end)?;
+        Ok(count)
     }
 
     /// Up to `limit` entries of the expiry index that are due at `now`, earliest first: what [`Store::sweep`] would look
@@ -388,6 +406,7 @@ impl Store {
             cache_entries,
             cache_bytes,
             tree: self.tree.stats(),
+            damage: self.damage(),
             engine: self.engine.stats(),
         }
     }

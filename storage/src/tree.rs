@@ -8,8 +8,8 @@
 //! is a node of the cluster.
 //!
 //! Each slot has its own leaves ([`leaves`]), kept in a column family; their total is in memory. Commits mark what
-//! they change ([`marks`]); whoever wants a sum has marked leaves hashed anew first, and a background task keeps their
-//! number down.
+//! they change ([`marks`]); whoever wants a sum has marked leaves hashed anew first. Nothing hashes in the background: what
+//! is written often would be hashed again and again between two exchanges, and marked each time.
 //!
 //! Where marks are not enough, because there is no tree (a directory of format 1), because part of it is damaged, or
 //! because a deletion horizon rose and keys under it count no more, slots are *stale*: their set is a document, and every
@@ -238,32 +238,39 @@ impl StaleSlots {
 }
 
 impl Tree {
-    /// The trees that `engine` holds. Of each slot its head is read, not its leaves.
+    /// The trees that `engine` holds. Of each slot its head is read, not its leaves. All slots are stale if heads or marks
+    /// cannot be read.
     pub(crate) fn open(engine: &dyn Engine) -> Result<Tree, StorageError> {
         let stored = StaleSlots::decode(engine.get(Family::Meta, META_TREE.as_bytes())?.as_deref());
         let mut stale = stored.clone();
         let mut heads = vec![Head::default(); usize::from(SLOTS)].into_boxed_slice();
-        engine.walk_range(Family::Tree, &[], Some(HEADS_END), &mut |key, value| {
+        let walked = engine.walk_range(Family::Tree, &[], Some(HEADS_END), &mut |key, value| {
             let Some(slot) = slot_of_head(key) else { return Ok(Step::Next) };
             match (heads.get_mut(usize::from(slot)), Head::decode(value)) {
                 (Some(head), Some(stored)) => *head = stored,
                 _ => stale.insert(slot),
             }
             Ok(Step::Next)
-        })?;
+        });
+        let mut marked: Vec<(Slot, Mask)> = Vec::new();
+        let mut newest = 0;
+        let walked = walked.and_then(|()| {
+            engine.walk_range(Family::Dirty, &[], None, &mut |key, _| {
+                let (segment, generation) = decode_mark(key)?;
+                marked.push(place_of(segment));
+                newest = newest.max(generation);
+                Ok(Step::Next)
+            })
+        });
+        match walked {
+            Err(StorageError::Damaged { .. }) => stale = StaleSlots::all(),
+            walked => walked?,
+        }
         if stale != stored {
             let mut batch = Batch::default();
             stale.put(&mut batch);
             engine.write(batch.encoded(), false)?;
         }
-        let mut marked: Vec<(Slot, Mask)> = Vec::new();
-        let mut newest = 0;
-        engine.walk_range(Family::Dirty, &[], None, &mut |key, _| {
-            let (segment, generation) = decode_mark(key)?;
-            marked.push(place_of(segment));
-            newest = newest.max(generation);
-            Ok(Step::Next)
-        })?;
         let marks = Marks::new(newest + 1);
         marks.set(marked.into_iter().chain(stale.iter().map(|slot| (slot, Mask::MAX))));
         Ok(Tree {

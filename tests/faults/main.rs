@@ -23,6 +23,7 @@ mod load;
 mod network;
 mod processes;
 mod report;
+mod rot;
 mod sloppy;
 mod storm;
 #[path = "../support/mod.rs"]

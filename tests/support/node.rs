@@ -93,7 +93,12 @@ impl Node {
     /// Takes away all it has stored; it must not run.
     pub(crate) fn lose_disk(&self) {
         assert!(self.child.is_none(), "it runs");
-        fs::remove_dir_all(self.home.join("store")).unwrap();
+        fs::remove_dir_all(self.store_dir()).unwrap();
+    }
+
+    /// Where its files are.
+    pub(crate) fn store_dir(&self) -> PathBuf {
+        self.home.join("store")
     }
 
     /// Asks it to stop, and waits until it has.

@@ -43,7 +43,8 @@ impl ReplicaStore for Store {
     }
 
     fn read(&self, key: KeyRef<'_>) -> Result<Record, StorageError> {
-        Store::read(self, key)
+        // Also where rows were lost: they come back by this.
+        Store::read_held(self, key)
     }
 
     fn store(&self, rows: &[Row<'_>]) -> Result<(), StorageError> {

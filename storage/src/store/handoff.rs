@@ -12,10 +12,11 @@ use crate::hints::{self, ExpiryPass, Hint, HintCounts, HintStats};
 use crate::key::{KeyRef, Slot};
 use crate::record::Record;
 use crate::row::Row;
+use crate::unsound::Ranges;
 use crate::version::{Hlc, Version};
 
 /// How often forgetting looks for a moment without commits of its key's slot of the cache.
-const QUIET_TRIES_MAX: usize = 10_000;
+pub(super) const QUIET_TRIES_MAX: usize = 10_000;
 /// The same of purging and sweeping, which leave a key to their next pass.
 pub(super) const PASS_TRIES_MAX: usize = 200;
 
@@ -128,19 +129,28 @@ impl Store {
     }
 
     /// Removes marks, as they were listed, after their slots were exchanged; one that was set anew meanwhile, by a
-    /// commit that is done, stays.
+    /// commit that is done, stays. Whatever was lost of these slots has come back: they can be read again.
     pub fn clear_marks(&self, marks: &[(Slot, Hlc)]) -> Result<(), StorageError> {
         self.check_poison()?;
         let _order = self.hints.order.write();
         let mut batch = Batch::default();
+        let unsound = self.unsound.all();
+        let mut left = Ranges::clone(&unsound);
         for (slot, clock) in marks {
             let name = hints::mark_name(*slot);
             let value = self.engine.get(Family::Meta, name.as_bytes())?;
             if value.as_deref() == Some(&clock.0.to_be_bytes()[..]) {
                 batch.delete(Family::Meta, name.as_bytes());
+                left = left.without_slot(*slot);
             }
         }
-        self.write_removal(&mut batch)
+        if left == *unsound {
+            return self.write_removal(&mut batch);
+        }
+        left.put(&mut batch);
+        self.write_removal(&mut batch)?;
+        self.unsound.store(left);
+        Ok(())
     }
 
     /// Removes the rows of `key` that `record` covers (those in it and the older ones of its cells), with their entries

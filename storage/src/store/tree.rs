@@ -35,6 +35,7 @@ impl Store {
     /// The sum of each of `ranges`, after hashing anew what is dirty in them. May touch the disk: takes a time
     /// proportional to what is dirty, and for ends of a range that cut through a leaf to that leaf's keys.
     pub fn tree_sums(&self, ranges: &[PrefixRange]) -> Result<Vec<RangeSum>, StorageError> {
+        let _whole = self.mending.read();
         let _exclusive = self.tree.hashing.lock();
         for _ in 0..TRIES_MAX {
             let dirty = self.dirty_of(ranges);
@@ -51,6 +52,7 @@ impl Store {
     /// The state of each key of `range`, in the order of the ring. A page ends on the border of a prefix once
     /// `keys_max` keys were passed; there is always progress. May touch the disk.
     pub fn key_states(&self, range: PrefixRange, keys_max: usize) -> Result<KeyStates, StorageError> {
+        let _whole = self.mending.read();
         hashing::states(self.engine.as_ref(), &self.counted(), range, keys_max)
     }
 
@@ -63,14 +65,17 @@ impl Store {
         hashes: &[u64],
         bytes_max: usize,
     ) -> Result<RecordPage, StorageError> {
+        let _whole = self.mending.read();
         hashing::records(self.engine.as_ref(), &self.counted(), range, hashes, bytes_max)
     }
 
     /// Hashes up to `segments` dirty segments anew (a few more, to the end of a slot), going round the ring from call
-    /// to call. Answers how many are left. May touch the disk. For a paced background task.
+    /// to call. Answers how many are left. May touch the disk. For tests, benchmarks and maintenance: a node hashes what it is
+    /// [asked](Store::tree_sums) for.
     pub fn refresh_tree(&self, segments: usize) -> Result<usize, StorageError> {
         let mut left = segments;
         while left > 0 {
+            let _whole = self.mending.read();
             let _exclusive = self.tree.hashing.lock();
             let step = self.next_step(left.min(STEP_SEGMENTS_MAX));
             if step.is_empty() {

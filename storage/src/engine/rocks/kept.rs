@@ -80,6 +80,13 @@ impl KeptIterators {
         result
     }
 
+    /// Drops all iterators. The database is not read meanwhile.
+    pub(super) fn close(&self) {
+        for place in &self.places {
+            place.lock().kept = None;
+        }
+    }
+
     /// Drops the iterators that were not used since the last call.
     pub(super) fn release(&self) {
         for place in &self.places {
