@@ -33,6 +33,20 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The store is damaged in a place that the node cannot mend while it runs, or run without.
+    #[error(
+        "{what}\n\
+         If other nodes hold replicas of what this one holds, move {dir} away and start this node with the same settings \
+         and `--node-id` (`gyre status` of another node shows it): they give it back what it held. Else put back a copy of \
+         the directory.",
+        dir = dir.display()
+    )]
+    Damaged {
+        /// The data directory.
+        dir: PathBuf,
+        /// What was found where.
+        what: StorageError,
+    },
     /// The store cannot be opened or read.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -35,7 +35,12 @@ pub async fn run(worker: Rc<Worker>) {
                 );
             }
             Ok(None) => {}
-            Err(error) => tracing::error!(%error, "a damaged file cannot be mended, and stays"),
+            Err(error) => tracing::error!(
+                %error,
+                dir = %node.config.load().dir.display(),
+                "a damaged file cannot be mended, and stays: stop this node, move its data directory away, and start it \
+                 with the same `--node-id`, so that others give it back what it held"
+            ),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use gyre_storage::{FsyncPolicy, Store, StoreOptions};
+use gyre_storage::{FsyncPolicy, StorageError, Store, StoreOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::rules::PROTECTED_MODE_TEXT;
@@ -89,7 +89,10 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
     std::fs::create_dir_all(&config.dir)
         .map_err(|source| StartError::Directory { dir: config.dir.clone(), source })?;
     let rejoin = rejoin::prepare(&config.dir)?;
-    let store = Store::open(&options)?;
+    let store = Store::open(&options).map_err(|what| match what {
+        StorageError::Damaged { .. } => StartError::Damaged { dir: config.dir.clone(), what },
+        what => what.into(),
+    })?;
     if let Some(rejoin) = rejoin {
         rejoin.finish(&store, &config.dir)?;
     }

@@ -33,8 +33,9 @@ pub fn status_reply(node: &Node) -> Reply {
     pairs.extend(purge::lines(node));
     if let Some(topology) = (**topology).as_ref() {
         pairs.extend(cluster(topology));
-        let members = topology.members.values();
-        pairs.push(("nodes", Reply::Array(members.map(|member| describe(node, &ring, member)).collect())));
+        let skews = node.time.skews();
+        let members = topology.members.values().map(|member| describe(node, &ring, member, &skews));
+        pairs.push(("nodes", Reply::Array(members.collect())));
     } else {
         pairs.push(("cluster-name", Reply::text(node.config.load().cluster_name.as_str())));
         pairs.push(("nodes", Reply::Array(Vec::new())));
@@ -133,12 +134,12 @@ fn cluster(topology: &Topology) -> [(&'static str, Reply); 4] {
     ]
 }
 
-fn describe(node: &Node, ring: &Ring, member: &Member) -> Reply {
+fn describe(node: &Node, ring: &Ring, member: &Member, skews: &[Skew]) -> Reply {
     let owned = ring.ownership(member.id);
     let phi = phi_of(node, member.id);
     let health = health_of(node, member.id);
-    let skew = node.time.skews().into_iter().find(|skew| skew.peer == member.id);
-    let skew_ms = |of: fn(&Skew) -> i64| skew.map_or(Reply::Null, |skew| Reply::Double(millis(of(&skew))));
+    let skew = skews.iter().find(|skew| skew.peer == member.id);
+    let skew_ms = |of: fn(&Skew) -> i64| skew.map_or(Reply::Null, |skew| Reply::Double(millis(of(skew))));
     let traffic = node.peers.all().into_iter().find(|(id, _, _)| *id == member.id);
     let (queued, sent, dropped) = traffic.map_or((0, 0, 0), |(_, _, statistics)| {
         (statistics.queued() as u64, statistics.sent_bytes(), statistics.dropped())

@@ -30,12 +30,12 @@ pub struct Timekeeping {
     offset_us: AtomicI64,
     /// Messages refused since their sender's clock was too far ahead.
     refusals: AtomicU64,
+    drift_ms_max: u64,
     state: Mutex<State>,
 }
 
 struct State {
     core: Agreement,
-    drift_ms_max: u64,
     said: ClockState,
     said_at: MonoMicros,
     /// Peers of whom the log has said that their clocks are wrong, or ours is.
@@ -47,7 +47,6 @@ impl Timekeeping {
     pub fn new(drift_ms_max: u64) -> Timekeeping {
         let state = State {
             core: Agreement::new(drift_ms_max, MonoMicros(0)),
-            drift_ms_max,
             said: ClockState::Settling,
             said_at: MonoMicros(0),
             astray: BTreeSet::new(),
@@ -56,6 +55,7 @@ impl Timekeeping {
             started: Instant::now(),
             offset_us: AtomicI64::new(i64::try_from(wall_us()).unwrap_or(i64::MAX)),
             refusals: AtomicU64::new(0),
+            drift_ms_max,
             state: Mutex::new(state),
         }
     }
@@ -111,9 +111,8 @@ impl Timekeeping {
     pub fn warnings(&self, clock: &HybridClock) -> Vec<String> {
         let judgement = self.judgement();
         let mut lines: Vec<String> = explain(judgement).into_iter().collect();
-        let drift_ms_max = self.state.lock().drift_ms_max;
         for skew in self.skews() {
-            if judgement.state == ClockState::Agreed && is_astray(&skew, drift_ms_max) {
+            if judgement.state == ClockState::Agreed && is_astray(&skew, self.drift_ms_max) {
                 lines.push(format!(
                     "the wall clock of node {} is {} this node's",
                     skew.peer,
@@ -122,7 +121,7 @@ impl Timekeeping {
             }
         }
         let ahead_ms = clock.ahead_ms(self.now().wall);
-        if ahead_ms > drift_ms_max {
+        if ahead_ms > self.drift_ms_max {
             lines.push(format!(
                 "this node has stamped {ahead_ms} ms ahead of the time, by a clock that was wrong: others may refuse it \
                  until that time has passed"
@@ -195,13 +194,13 @@ pub fn compare(node: &Node) {
     }
     if judgement.state == ClockState::Agreed {
         // Seen by a clock that is itself wrong, all others are.
-        note_astray(&mut state, now);
+        note_astray(&mut state, now, time.drift_ms_max);
     }
 }
 
-fn note_astray(state: &mut State, now: MonoMicros) {
+fn note_astray(state: &mut State, now: MonoMicros, drift_ms_max: u64) {
     for skew in state.core.skews(now, wall_us()) {
-        let is_astray = is_astray(&skew, state.drift_ms_max);
+        let is_astray = is_astray(&skew, drift_ms_max);
         if is_astray && state.astray.insert(skew.peer) {
             let error_ms = skew.error_us / 1_000;
             tracing::warn!(peer = %skew.peer, error_ms, "a peer's wall clock is {} this node's", apart(skew.ahead_us));

@@ -174,7 +174,7 @@ fn perform(worker: &Rc<Worker>, effects: Vec<Effect>) {
                 send(worker, to, &Message::Gossip { bytes: &bytes });
             }
             Effect::SendTopology { to } => membership::send_topology(worker, to),
-            Effect::Up { peer } => judge(worker.node(), peer, true, false),
+            Effect::Up { peer } => judge(worker.node(), peer, None),
             Effect::Down { peer, cause } => {
                 match cause {
                     Cause::Silence { phi } => {
@@ -183,8 +183,7 @@ fn perform(worker: &Rc<Worker>, effects: Vec<Effect>) {
                     Cause::Stopping => tracing::info!(peer = %peer, "peer says that it stops"),
                     Cause::Failed => tracing::warn!(peer = %peer, "peer says that its store has failed"),
                 }
-                // Whoever can say so still answers what it was asked.
-                judge(worker.node(), peer, false, matches!(cause, Cause::Silence { .. }));
+                judge(worker.node(), peer, Some(cause));
             }
             Effect::Superseded { incarnation } => tracing::error!(
                 incarnation,
@@ -203,26 +202,26 @@ fn send(worker: &Rc<Worker>, to: NodeId, message: &Message<'_>) {
     });
 }
 
-/// Whether `peer` lives, as far as gossip knows: for every worker.
-fn judge(node: &Node, peer: NodeId, is_alive: bool, is_link_dead: bool) {
-    if node.peers.set_suspected(peer, !is_alive) && is_alive {
+/// Why `peer` is down, if it is, as far as gossip knows: for every worker.
+fn judge(node: &Node, peer: NodeId, down: Option<Cause>) {
+    if node.peers.set_suspected(peer, down.is_some()) && down.is_none() {
         tracing::info!(peer = %peer, "peer is no longer suspected");
     }
     for mailbox in &node.mailboxes {
         // A worker that is gone needs no word.
-        let _ = mailbox.send(Letter::Liveness { peer, is_alive, is_link_dead });
+        let _ = mailbox.send(Letter::Liveness { peer, down });
     }
 }
 
 /// Uses the verdict on `peer` in this worker.
-pub fn apply(worker: &Rc<Worker>, peer: NodeId, is_alive: bool, is_link_dead: bool) {
+pub fn apply(worker: &Rc<Worker>, peer: NodeId, down: Option<Cause>) {
     worker.step(|turn| {
-        if is_alive {
-            turn.core.trust(peer);
-        } else {
-            turn.core.suspect(peer);
+        match down {
+            None => turn.core.trust(peer),
+            Some(_) => turn.core.suspect(peer),
         }
-        if is_link_dead {
+        // Whoever says why it is down still answers what it was asked.
+        if let Some(Cause::Silence { .. }) = down {
             turn.shell.outboxes.close(peer);
         }
     });

@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use gyre_cluster::coordinator::OpId;
 use gyre_cluster::forming::Event;
-use gyre_cluster::gossip::GossipMessage;
+use gyre_cluster::gossip::{Cause, GossipMessage};
 use gyre_cluster::node::NodeId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -54,10 +54,8 @@ pub enum Letter {
     Liveness {
         /// The peer.
         peer: NodeId,
-        /// The verdict.
-        is_alive: bool,
-        /// Our link to it is to be closed and dialled anew.
-        is_link_dead: bool,
+        /// Why it is down, if it is.
+        down: Option<Cause>,
     },
     /// This node's store has failed: serve without it.
     StoreFailed,

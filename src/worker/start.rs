@@ -95,9 +95,7 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
             Letter::Exchange { from, bytes } => repair::receive(&worker, from, &bytes),
             Letter::Purge { from, bytes } => purger::receive(&worker, from, &bytes),
             Letter::Repair(wanted) => repair::request(&worker, &wanted),
-            Letter::Liveness { peer, is_alive, is_link_dead } => {
-                peer::gossip::apply(&worker, peer, is_alive, is_link_dead);
-            }
+            Letter::Liveness { peer, down } => peer::gossip::apply(&worker, peer, down),
             Letter::StoreFailed => {
                 worker.step(|turn| turn.core.set_failed());
                 peer::gossip::announce(&worker);

@@ -45,6 +45,8 @@ pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<Step, StorageError
 /// What could be saved of a damaged file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Salvage {
+    /// Where the file is.
+    pub(crate) path: String,
     /// Whose file it is.
     pub(crate) family: Family,
     /// Ranges that hold the prefix of every row that could not be read. Of the row family only.
@@ -98,6 +100,12 @@ pub(crate) trait Engine: Send + Sync {
     /// A file with damage in it that was met.
     fn damaged_file(&self) -> Option<u64> {
         None
+    }
+
+    /// Which file must go before a damaged one can: that one itself, or another without which alone the rest can be
+    /// opened again.
+    fn first_to_go(&self, file: u64) -> Result<u64, StorageError> {
+        Ok(file)
     }
 
     /// Puts what can be read of a damaged file anew, durably, so that the file can be dropped. `None` if it is gone.

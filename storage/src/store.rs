@@ -185,11 +185,21 @@ impl Store {
 
     /// As [`Store::write_rows`], raising the durable clock mark in the same batch.
     fn write_with_mark(&self, batch: &mut Batch) -> Result<(), StorageError> {
+        let newest = batch.newest();
+        self.raise_clock_mark(newest, batch, |batch| self.write_rows(batch))
+    }
+
+    /// Puts a clock mark ahead of `hlc` into `batch`; it holds once `write` has written that.
+    fn raise_clock_mark(
+        &self,
+        hlc: Hlc,
+        batch: &mut Batch,
+        write: impl FnOnce(&mut Batch) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
         let _exclusive = self.documents.lock();
-        let lead = CLOCK_MARK_LEAD_MS << 16;
-        let mark = batch.newest().0.saturating_add(lead).max(self.clock_mark.load(Ordering::Acquire));
+        let mark = hlc.0.saturating_add(CLOCK_MARK_LEAD_MS << 16).max(self.clock_mark().0);
         batch.put_meta(META_CLOCK_MARK, &mark.to_be_bytes());
-        self.write_rows(batch)?;
+        write(batch)?;
         self.clock_mark.store(mark, Ordering::Release);
         Ok(())
     }
@@ -351,14 +361,10 @@ impl Store {
             return Ok(());
         }
         self.check_poison()?;
-        let _exclusive = self.documents.lock();
-        let mark = hlc.0.saturating_add(CLOCK_MARK_LEAD_MS << 16).max(self.clock_mark().0);
-        let mut batch = Batch::default();
-        batch.put_meta(META_CLOCK_MARK, &mark.to_be_bytes());
         let sync = self.fsync == FsyncPolicy::Always;
-        self.engine.write(batch.encoded(), sync).map_err(|error| self.fail(&error))?;
-        self.clock_mark.store(mark, Ordering::Release);
-        Ok(())
+        self.raise_clock_mark(hlc, &mut Batch::default(), |batch| {
+            self.engine.write(batch.encoded(), sync).map_err(|error| self.fail(&error))
+        })
     }
 
     /// A clock value that no row in the store exceeds, less than half a second ahead of the newest. A node that stamps only

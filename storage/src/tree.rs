@@ -8,8 +8,8 @@
 //! is a node of the cluster.
 //!
 //! Each slot has its own leaves ([`leaves`]), kept in a column family; their total is in memory. Commits mark what
-//! they change ([`marks`]); whoever wants a sum has marked leaves hashed anew first, and a background task keeps their
-//! number down.
+//! they change ([`marks`]); whoever wants a sum has marked leaves hashed anew first. Nothing hashes in the background: what
+//! is written often would be hashed again and again between two exchanges, and marked each time.
 //!
 //! Where marks are not enough, because there is no tree (a directory of format 1), because part of it is damaged, or
 //! because a deletion horizon rose and keys under it count no more, slots are *stale*: their set is a document, and every

@@ -297,6 +297,76 @@ fn deleted_rows_do_not_come_back_with_the_file_that_deleted_them() {
     }
 }
 
+/// A file that was opened while it was sound, and could not be opened now: it goes before the store is closed for another.
+#[test]
+fn file_that_could_not_be_opened_again_goes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(filled(dir.path(), Place::LastLevel));
+    let store = open(dir.path());
+    put(&store, 0..KEYS / 2, 2);
+    drop(store);
+    let store = open(dir.path());
+    let [deep, flat] = [0, 1].map(|at| tables(dir.path()).swap_remove(at));
+    // Its properties: not read again while it is open.
+    flip(&deep, deep.metadata().unwrap().len() * 997 / 1_000);
+    flip(&flat, flat.metadata().unwrap().len() / 3);
+    let newest = |number| if number < KEYS / 2 { 2 } else { 1 };
+    assert!(!failed(&read_all(&store)).is_empty());
+    assert_eq!(mend_all(&store), 2);
+    assert!(!deep.exists() && !flat.exists());
+    for (number, found) in read_all(&store) {
+        assert!(found.is_err() || found == Ok(Some(newest(number))), "{number}: {found:?}");
+    }
+    heal(&store, newest);
+    check_healed(&store, newest);
+}
+
+/// What nothing brings back: whoever meets it is told which file it is, and the file stays.
+#[test]
+fn damage_that_is_not_mended_is_told_by_the_name_of_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = filled(dir.path(), Place::LastLevel);
+        for number in 0..2_000 {
+            let (key, value) = (key(number), value(number, 2));
+            let row = Row { expiry: Some(UnixMillis(1 << 40)), ..set(&key, 2, &value) };
+            commit(&store, &[row]);
+        }
+        store.refresh_tree(usize::MAX).unwrap();
+        store.meta_put("document", &[7; 100]).unwrap();
+    }
+    drop(open(dir.path()));
+    let (mut refused, mut given_up) = (0, 0);
+    for table in tables(dir.path()) {
+        let copy = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        let damaged = copy.path().join(table.file_name().unwrap());
+        flip(&damaged, damaged.metadata().unwrap().len() / 3);
+        let path = damaged.display().to_string();
+        let store = match try_open(copy.path()) {
+            Ok(store) => store,
+            Err(error) => {
+                assert!(error.to_string().contains(&path), "{error}");
+                refused += 1;
+                continue;
+            }
+        };
+        let _ = (read_all(&store), store.expired(UnixMillis(1 << 41), 10_000));
+        let Err(error) = store.mend(&|_| true) else { continue };
+        assert!(error.to_string().contains(&path), "{error}");
+        let damage = store.damage();
+        assert!(
+            (damage.files_given_up, damage.files_waiting) == (1, 0)
+                && damaged.exists()
+                && !store.has_damage()
+        );
+        given_up += 1;
+    }
+    assert!(refused > 0 && given_up > 0, "{refused} {given_up}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
@@ -343,12 +413,22 @@ proptest! {
             prop_assert!(found.is_err() || *found == Ok(Some(newest(*number))), "{}: {:?}", number, found);
         }
         let mut files = 0;
-        while store.mend(&|_| true).unwrap().is_some() {
-            files += 1;
-        }
+        let unmended = loop {
+            match store.mend(&|_| true) {
+                Ok(Some(_)) => files += 1,
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
         let after = read_all(&store);
         for (number, found) in &after {
             prop_assert!(found.is_err() || *found == Ok(Some(newest(*number))), "{}: {:?}", number, found);
+        }
+        if let Some(error) = unmended {
+            // What holds the store together is damaged: as when it is met at the start.
+            drop(store);
+            prop_assert!(try_open(dir.path()).is_err(), "{}", error);
+            return Ok(());
         }
         // A second damaged file may lie behind the first.
         while let Ok(Some(_)) = store.mend(&|_| true) {

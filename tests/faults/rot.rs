@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::support::cluster::seeds;
 use crate::support::{Cluster, Reply, eventually};
 use crate::verify::disagreeing;
 
@@ -23,11 +24,14 @@ fn value(number: usize) -> String {
         .collect()
 }
 
+fn tables(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
+}
+
 /// The largest table file of a data directory.
 fn largest_table(dir: &Path) -> PathBuf {
-    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let tables = files.filter(|path| path.extension().is_some_and(|extension| extension == "sst"));
-    tables.max_by_key(|table| table.metadata().unwrap().len()).unwrap()
+    tables(dir).max_by_key(|table| table.metadata().unwrap().len()).unwrap()
 }
 
 fn flip_bits(file: &Path, parts: &[u64]) {
@@ -85,4 +89,42 @@ fn flipped_bits_are_mended_from_other_replicas_while_the_node_runs() {
         "\nthree blocks of a file of {KEYS} keys were damaged: {:.1} s from the first read to equal replicas\n",
         took.as_secs_f64()
     );
+}
+
+/// Damage that a node cannot start with: it names the file and says what to do, and that works.
+#[test]
+fn node_that_cannot_start_says_how_it_gets_its_data_back() {
+    let mut cluster = Cluster::start(3);
+    let keys: Vec<String> = (0..1_000).map(key).collect();
+    let mut client = cluster.client(0);
+    assert_eq!(client.run("CONSISTENCY ALL"), Reply::ok());
+    for n in 0..keys.len() {
+        assert_eq!(client.run(&format!("SET {} {}", key(n), value(n))), Reply::ok());
+    }
+    let id = cluster.client(2).run("GYRE STATUS").field("node").cloned().unwrap().text();
+    let node = &mut cluster.nodes[2];
+    for _ in 0..2 {
+        node.kill();
+        // What is started anew writes its log to files.
+        node.restart();
+        node.client_soon();
+    }
+    node.kill();
+    for table in tables(&node.store_dir()) {
+        flip_bits(&table, &(0..100).collect::<Vec<_>>());
+    }
+    node.restart();
+    assert!(!node.wait_end().success());
+    let log = node.log();
+    assert!(log.contains(".sst") && log.contains("--node-id") && log.contains("move "), "{log}");
+
+    node.lose_disk();
+    let seeds = seeds(&cluster.nodes);
+    cluster.nodes[2].start(&["--seeds", &seeds, "--node-id", &id]);
+    cluster.wait_formed();
+    assert_eq!(client.run("GYRE REPAIR ALL"), Reply::ok());
+    eventually("every key is equal on all replicas", || {
+        let differing = disagreeing(&mut client, &keys).len();
+        if differing == 0 { Ok(()) } else { Err(differing) }
+    });
 }

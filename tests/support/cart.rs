@@ -1,10 +1,15 @@
 //! The shopping cart of `docs/siblings.md`, played as it stands there.
 
 use std::collections::{BTreeSet, HashMap};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use super::{Client, Reply};
 
 const PAGE: &str = include_str!("../../docs/siblings.md");
+/// How far apart commands are by the wall clock. Two sides that write within the same millisecond have no order in time,
+/// and the example says which write is the newer one.
+const APART: Duration = Duration::from_millis(5);
 
 /// Whom a line of the example speaks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +52,20 @@ pub(crate) fn play(stage: &mut impl Stage) {
         let words: Vec<String> =
             command.iter().map(|word| contexts.get(word).cloned().unwrap_or_else(|| word.clone())).collect();
         let arguments: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+        wait_for_clock();
         let reply = stage.client(side).call(&arguments);
         check(&command.join(" "), reply, &step.reply, &mut contexts);
         commands += 1;
     }
     assert!(commands > 8, "the example was found");
+}
+
+/// Waits until the wall clock, which all nodes here go by, has moved on.
+fn wait_for_clock() {
+    let begun = SystemTime::now();
+    while begun.elapsed().is_ok_and(|passed| passed < APART) {
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 enum Line {

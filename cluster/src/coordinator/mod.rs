@@ -296,14 +296,11 @@ impl Coordinator {
     pub fn flush<S: Shell>(&mut self, shell: &mut S, now: Now, tag: Tag, db: u8, level: impl Into<Level>) {
         let level = level.into().consistency;
         let start = Start { origin: Origin::Client(tag), operation: Operation::Admin, level };
-        if self.operations.unfinished() >= self.env.config.operations_max {
-            return self.end(shell, start, Outcome::Failed(Failure::Overloaded));
+        if let Some(failure) = self.not_now() {
+            return self.end(shell, start, Outcome::Failed(failure));
         }
         let op = self.operations.next_id();
         let mut cx = Context { env: &mut self.env, shell: &mut *shell, now, op };
-        if !cx.env.clock.is_settled() {
-            return self.end(shell, start, Outcome::Failed(Failure::ClockUnsettled));
-        }
         match FlushOp::start(&mut cx, db, level) {
             Err(failure) => self.end(shell, start, Outcome::Failed(failure)),
             Ok(mut flush) => {
@@ -395,13 +392,15 @@ impl Coordinator {
 
     /// Why an operation cannot begin, if so.
     fn refusal(&self, replicas: &Replicas, needed: usize) -> Option<Failure> {
+        self.not_now().or_else(|| self.env.unavailable(replicas, needed))
+    }
+
+    /// Why no operation can begin at all, if so.
+    fn not_now(&self) -> Option<Failure> {
         if self.operations.unfinished() >= self.env.config.operations_max {
             return Some(Failure::Overloaded);
         }
-        if !self.env.clock.is_settled() {
-            return Some(Failure::ClockUnsettled);
-        }
-        self.env.unavailable(replicas, needed)
+        (!self.env.clock.is_settled()).then_some(Failure::ClockUnsettled)
     }
 
     /// Keeps an operation that goes on, with its deadline.

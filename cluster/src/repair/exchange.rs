@@ -15,15 +15,14 @@ use super::message::Refusal;
 use super::pace::Pace;
 use super::slots::{SlotRun, SlotSet};
 use super::transfer::{Transfers, rest_of};
-use super::turns::Turns;
+use super::turns::{BLOCK_SLOTS, Turns};
 use super::work::{
     Answer, Entry, KEYS_MAX, KeyEntry, LISTS_MAX, SPLITS_MAX, Split, Want, Work, keys_of, rows_of,
 };
 use crate::time::MonoMicros;
 
-/// Slots of the first portion, and of any.
+/// Slots of the first portion; any is of one block.
 const PORTION_SLOTS_FIRST: usize = 256;
-const PORTION_SLOTS_MAX: usize = 4_096;
 /// Keys of a portion, about: what both sides may have to hash anew in one step. Fewer when that takes too long.
 pub(super) const PORTION_KEYS_MAX: u64 = 1 << 16;
 pub(super) const PORTION_KEYS_MIN: u64 = 1 << 10;
@@ -279,8 +278,8 @@ impl Exchange {
     fn end_portion(&mut self) -> Next {
         let (Some(portion), Some(session)) = (self.portion.take(), self.session) else { return Next::Wait };
         let keys = (portion.keys / portion.slots.len() as u64).max(1);
-        let slots = usize::try_from(self.portion_keys_max / keys).unwrap_or(PORTION_SLOTS_MAX);
-        self.portion_slots = slots.clamp(1, PORTION_SLOTS_MAX);
+        let slots = usize::try_from(self.portion_keys_max / keys).unwrap_or(BLOCK_SLOTS);
+        self.portion_slots = slots.clamp(1, BLOCK_SLOTS);
         let clock = portion.peer_clock.unwrap_or_default().min(portion.clock);
         Next::Verified { runs: portion.slots.runs(), clock, session }
     }

@@ -13,6 +13,7 @@ use crate::node::NodeId;
 
 /// Slots of a block.
 const BLOCK: Slot = 2_048;
+pub(super) const BLOCK_SLOTS: usize = BLOCK as usize;
 
 /// The order of a pair of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -238,6 +238,10 @@ impl Engine for Rocks {
         self.damage.lock().next()
     }
 
+    fn first_to_go(&self, file: u64) -> Result<u64, StorageError> {
+        self.first_unopenable(file)
+    }
+
     fn salvage(&self, file: u64) -> Result<Option<Salvage>, StorageError> {
         self.salvage_file(file)
     }

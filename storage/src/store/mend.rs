@@ -62,8 +62,9 @@ impl Store {
         file: u64,
         is_replicated: &dyn Fn(Slot) -> bool,
     ) -> Result<Option<Mended>, StorageError> {
+        let file = self.engine.first_to_go(file)?;
         let Some(salvage) = self.engine.salvage(file)? else { return Ok(None) };
-        let Salvage { family, gaps, entries } = salvage;
+        let Salvage { path, family, gaps, entries } = salvage;
         // Slots that are stale from here on are hashed only when the file is gone.
         let _alone = self.mending.write();
         let slots = match family {
@@ -74,7 +75,7 @@ impl Store {
                 Vec::new()
             }
             Family::Expiry | Family::Meta | Family::Hints => {
-                let what = format!("file {file} holds entries of {family:?} that nothing can replace");
+                let what = format!("{path} holds entries of {family:?}, which are not mended");
                 return Err(StorageError::damaged(what));
             }
         };

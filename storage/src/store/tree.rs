@@ -70,7 +70,8 @@ impl Store {
     }
 
     /// Hashes up to `segments` dirty segments anew (a few more, to the end of a slot), going round the ring from call
-    /// to call. Answers how many are left. May touch the disk. For a paced background task.
+    /// to call. Answers how many are left. May touch the disk. For tests, benchmarks and maintenance: a node hashes what it is
+    /// [asked](Store::tree_sums) for.
     pub fn refresh_tree(&self, segments: usize) -> Result<usize, StorageError> {
         let mut left = segments;
         while left > 0 {

@@ -36,8 +36,12 @@ impl Time {
 
     /// The time.
     pub(crate) fn read(&self, now: Micros) -> UnixMillis {
-        let micros = (now as i64).saturating_add(self.offset_us).max(0);
-        UnixMillis(micros as u64 / 1_000)
+        UnixMillis(self.read_us(now) / 1_000)
+    }
+
+    /// The time, in microseconds.
+    fn read_us(&self, now: Micros) -> u64 {
+        now.saturating_add_signed(self.offset_us)
     }
 
     /// Whether the wall clock is the time.
@@ -95,7 +99,7 @@ impl Node {
         if !hlc.is_settled() || !env.are_most_clocks_right {
             return;
         }
-        let off_us = now as i64 + time.offset_us - (truth_ms(now) * 1_000) as i64;
+        let off_us = time.read_us(now).cast_signed() - (truth_ms(now) * 1_000).cast_signed();
         let is_right = off_us.abs() <= ASTRAY_US;
         if !is_right && time.was_right && env.mutation.is_none() {
             env.journal.violated(format!("the time of node {} is {off_us} µs off", self.index));
@@ -112,7 +116,7 @@ impl Node {
         let now = env.queue.now();
         let wall_us = self.clock.read_us(now);
         let Some(Process { time, hlc, .. }) = &self.process else { return };
-        let time_us = hlc.is_settled().then(|| (now as i64 + time.offset_us).max(0) as u64);
+        let time_us = hlc.is_settled().then(|| time.read_us(now));
         let message = Message::Pong { nonce, reading: Some(ClockReading { wall_us, time_us }) };
         let Env { queue, random, network, .. } = env;
         network.respond(queue, random, Network::link_id(packet), &message, hlc.now());

@@ -73,20 +73,23 @@ impl Rocks {
         is_kept: impl Fn(u64) -> bool,
     ) -> Result<DB, StorageError> {
         let others: Vec<_> = {
-            let whole = self.open_read_only(&scratch.0)?;
+            // Only to list its files; one that cannot be opened is no reason to fail.
+            let whole = self.open_read_only(&scratch.0, false)?;
             let files = whole.live_files().map_err(failed)?;
             let is_other = |live: &&LiveFile| number_of(live).is_some_and(|number| !is_kept(number));
             files.iter().filter(is_other).filter_map(table_file).collect()
         };
         manifest::remove_files(&scratch.0, &others)?;
         crash::point("stripped");
-        self.open_read_only(&scratch.0)
+        self.open_read_only(&scratch.0, true)
     }
 
-    fn open_read_only(&self, dir: &Path) -> Result<DB, StorageError> {
+    fn open_read_only(&self, dir: &Path, with_checks: bool) -> Result<DB, StorageError> {
+        let mut options = Options::default();
+        options.set_paranoid_checks(with_checks);
         let families = Family::ALL
             .map(|family| ColumnFamilyDescriptor::new(family.name(), self.tuned.family(family.name())));
-        DB::open_cf_descriptors_read_only(&Options::default(), dir, families, false).map_err(failed)
+        DB::open_cf_descriptors_read_only(&options, dir, families, false).map_err(failed)
     }
 }
 

@@ -101,6 +101,19 @@ impl Damage {
 }
 
 impl Rocks {
+    /// `file`, if the database can be opened again without it. A file that was opened while it was sound may have lost what
+    /// it takes to open it since; then that one, if its going is enough.
+    pub(super) fn first_unopenable(&self, file: u64) -> Result<u64, StorageError> {
+        let rehearse = |file| self.open_apart(&self.checkpoint()?, |number| number != file).map(drop);
+        let Err(error) = rehearse(file) else { return Ok(file) };
+        let other = match &error {
+            StorageError::Damaged { what } => file_in(what).filter(|other| *other != file),
+            _ => None,
+        };
+        let other = other.ok_or(error)?;
+        rehearse(other).map(|()| other)
+    }
+
     /// Puts whatever can be read of `file` anew; see the [module](self). `None` if the file is not there any more.
     pub(super) fn salvage_file(&self, file: u64) -> Result<Option<Salvage>, StorageError> {
         let Some(damaged) = self.live_file(file)? else {
@@ -110,7 +123,8 @@ impl Rocks {
         let Some(family) = family_of(&damaged) else {
             return Err(StorageError::damaged(format!("file {file} is of an unknown column family")));
         };
-        let mut salvage = Salvage { family, gaps: Vec::new(), entries: 0 };
+        let path = self.dir.join(damaged.name.trim_start_matches('/')).display().to_string();
+        let mut salvage = Salvage { path, family, gaps: Vec::new(), entries: 0 };
         if family != Family::Rows {
             // What follows from the rows is built anew.
             return Ok(Some(salvage));
