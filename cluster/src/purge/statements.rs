@@ -18,6 +18,8 @@ pub(super) const TTL: Duration = Duration::from_secs(100);
 struct Said {
     /// By ascending slots.
     reports: Vec<Report>,
+    /// A sum over what it hides and has settled, which rises whenever one of them does.
+    progress: u64,
     at: MonoMicros,
     /// The parts of a statement that is not complete yet, and its number.
     partial: Vec<Report>,
@@ -30,7 +32,8 @@ struct Said {
 pub(super) struct Statements(BTreeMap<NodeId, Said>);
 
 impl Statements {
-    /// A part of a statement of `from` has arrived at `now`. Answers whether it was the last one.
+    /// A part of a statement of `from` has arrived at `now`. Answers whether it was the last one, and tells that the peer
+    /// hides or has settled more than before.
     pub(super) fn take(&mut self, now: MonoMicros, from: NodeId, message: PurgeMessage) -> bool {
         let PurgeMessage { number, part, is_last, reports } = message;
         let said = self.0.entry(from).or_default();
@@ -45,11 +48,13 @@ impl Statements {
         }
         said.partial.extend(reports);
         said.next_part = part.saturating_add(1);
-        if is_last {
-            said.reports = std::mem::take(&mut said.partial);
-            said.at = now;
+        if !is_last {
+            return false;
         }
-        is_last
+        said.reports = std::mem::take(&mut said.partial);
+        said.at = now;
+        let progress = progress(&said.reports);
+        std::mem::replace(&mut said.progress, progress) != progress
     }
 
     /// What `peer` has said of `slot` lately.
@@ -68,6 +73,14 @@ impl Statements {
     pub(super) fn keep_members(&mut self, ring: &Ring) {
         self.0.retain(|&peer, _| ring.contains(peer));
     }
+}
+
+fn progress(reports: &[Report]) -> u64 {
+    let of = |report: &Report| {
+        let slots = u64::from(report.last - report.first) + 1;
+        report.reached.hidden.0.wrapping_add(report.reached.settled.0).wrapping_mul(slots)
+    };
+    reports.iter().map(of).fold(0, u64::wrapping_add)
 }
 
 /// What `node` says to each peer: what it has `reached` in the slots that both keep.

@@ -130,7 +130,7 @@ impl World {
                 return format!("node {} does not go by its clock", node.index);
             }
         }
-        if let Some(what) = self.who_is_refused(truth) {
+        if let Some(what) = self.who_is_refused(truth).or_else(|| self.who_has_lapsed()) {
             return what;
         }
         for owner in 0..self.plan.nodes {
@@ -157,6 +157,13 @@ impl World {
             }
         }
         None
+    }
+
+    /// Whose data has lapsed and has not come back empty yet, or is not known to have.
+    fn who_has_lapsed(&self) -> Option<String> {
+        let documents = self.nodes.iter().filter_map(|node| node.process.as_ref()?.document.as_ref());
+        let lapsed: BTreeSet<_> = documents.flat_map(|document| document.lapsed()).collect();
+        (!lapsed.is_empty()).then(|| format!("{lapsed:?} have not come back empty"))
     }
 
     /// Runs until no node keeps a hint (invariant 6).

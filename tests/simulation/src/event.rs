@@ -72,6 +72,8 @@ pub(crate) enum NodeLocal {
     Sweep,
     /// Removes what is dead.
     Purge,
+    /// Looks who is away.
+    Absences,
     /// Compares what it holds with others.
     Repair,
     /// Has done a step of that with its store.

@@ -91,6 +91,8 @@ pub(crate) enum FaultEvent {
     Kill(usize, Micros),
     /// A machine is started.
     Start(usize),
+    /// A node has learned that what it holds has lapsed.
+    Rejoin(usize),
     /// A paused process goes on.
     Resume(usize),
     /// A clock is set right.
@@ -125,6 +127,7 @@ impl World {
             FaultEvent::Away => self.away(),
             FaultEvent::Kill(node, length) => self.kill(node, length),
             FaultEvent::Start(node) => self.start(node),
+            FaultEvent::Rejoin(node) => self.rejoin(node),
             FaultEvent::Resume(node) => self.resume(node),
             FaultEvent::SetClock(node) => {
                 let now = self.env.queue.now();
@@ -250,7 +253,11 @@ impl World {
             return;
         }
         let (away, grace) = (self.plan.away.clone(), self.plan.grace.unwrap_or(HOUR));
-        let length = self.env.random.pick(&away);
+        let mut length = self.env.random.pick(&away);
+        if length >= grace && !self.is_whole() {
+            // What it alone has would be given up with it.
+            length = self.env.random.pick(&away).min(grace / 2);
+        }
         if self.nodes.iter().all(|node| node.process.is_some()) {
             let node = self.env.random.index(self.plan.nodes);
             self.kill(node, length);
@@ -326,6 +333,10 @@ impl World {
     /// a row is safe if not all who acknowledged it lose it within the same second. So nobody else may have lost rows
     /// since this node has synced, or be about to.
     fn may_lose_rows(&self, node: usize) -> bool {
+        if self.plan.grace.is_some() && !self.is_whole() {
+            // A node that is away may be given up with what it holds.
+            return false;
+        }
         match self.plan.fsync {
             FsyncPolicy::Always | FsyncPolicy::No => self.unsafe_disks.is_empty(),
             FsyncPolicy::EverySecond => {

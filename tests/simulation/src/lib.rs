@@ -22,6 +22,7 @@ mod fault;
 mod gossip;
 mod handoff;
 mod history;
+mod lapse;
 mod mutation;
 mod network;
 mod node;

@@ -52,11 +52,13 @@ pub enum Mutation {
     TombstonePurgedAlone,
     /// Replicas agree on horizons without those that are down.
     HorizonNotAgreed,
+    /// A node whose data has lapsed comes back with it.
+    LapsedKept,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 19] = [
+    pub const ALL: [Mutation; 20] = [
         Mutation::AckBeforeApply,
         Mutation::NoReadRepair,
         Mutation::ArrivalOrder,
@@ -76,6 +78,7 @@ impl Mutation {
         Mutation::PurgedByAge,
         Mutation::TombstonePurgedAlone,
         Mutation::HorizonNotAgreed,
+        Mutation::LapsedKept,
     ];
 
     /// Its name on the command line.
@@ -101,6 +104,7 @@ impl Mutation {
             Mutation::PurgedByAge => "purged-by-age",
             Mutation::TombstonePurgedAlone => "tombstone-purged-alone",
             Mutation::HorizonNotAgreed => "horizon-not-agreed",
+            Mutation::LapsedKept => "lapsed-kept",
         }
     }
 
@@ -197,6 +201,12 @@ impl Mutation {
     /// Whether it is of purging, and shows only where that goes on.
     #[must_use]
     pub const fn is_of_purging(self) -> bool {
-        matches!(self, Mutation::PurgedByAge | Mutation::TombstonePurgedAlone | Mutation::HorizonNotAgreed)
+        matches!(
+            self,
+            Mutation::PurgedByAge
+                | Mutation::TombstonePurgedAlone
+                | Mutation::HorizonNotAgreed
+                | Mutation::LapsedKept
+        )
     }
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use gyre_cluster::message::Message;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::purge::kept::{self, Keeper};
-use gyre_cluster::purge::{Effect, Purge};
+use gyre_cluster::purge::{Effect, Purge, compared};
 use gyre_cluster::ring::Ring;
 use gyre_cluster::time::{MonoMicros, Now};
 use gyre_storage::{Hlc, KeyRef, PREFIX_END, PurgeHorizon, Record, Slot, Store};
 
 use crate::event::{Event, NodeLocal};
 use crate::gossip;
+use crate::lapse::Document;
 use crate::mutation::{Distortion, Mutation};
 use crate::network::WorkerAt;
 use crate::node::{Node, Process, node_id};
@@ -24,6 +25,8 @@ use crate::surroundings::Env;
 const SAYING_WORKER: usize = 0;
 /// How long a step of purging takes.
 const STEP_TIME: Duration = Duration::from_micros(100);
+/// How often is looked whether the node has a time.
+const BEGIN_CHECK: Micros = 200 * MS;
 /// How often a node looks what it keeps for others, in parts of the grace period.
 const FLOOR_PARTS: u64 = 24;
 
@@ -59,17 +62,28 @@ impl Purging {
 impl Node {
     /// Lets purging go on, and comes again. Does nothing while it is off.
     pub(crate) fn purge_and_wait(&mut self, env: &mut Env) {
+        let Some(grace) = env.grace else { return };
         let now = self.now(env.queue.now());
         let mut effects = Vec::new();
         loop {
-            let Some(Process { store, hlc, purging: Some(purging), membership, repair, .. }) =
+            let Some(Process { store, hlc, ring, keeper, purging, membership, document, repair, .. }) =
                 &mut self.process
             else {
                 return;
             };
-            let has_looked = purging.look_around(store, now, hlc.stamp(now.wall));
-            membership.set_floor(now.mono, purging.floor);
-            let floors = membership.floors(now.mono, purging.keeper.node, purging.floor);
+            if !hlc.is_settled() {
+                // How old anything is only the time can tell.
+                return self.purge_after(env, BEGIN_CHECK);
+            }
+            let clock = hlc.mark(now.wall);
+            let purging =
+                purging.get_or_insert_with(|| Purging::new(*keeper, grace, store, ring, now.mono, clock));
+            let lapsed = document.as_ref().map(Document::lapsed).unwrap_or_default();
+            let is_whole = || compared(repair.verified(), ring, &lapsed, keeper.node) > Hlc::ZERO;
+            let has_looked = purging.look_around(store, now, clock, is_whole);
+            membership.tell(now.mono, |about| about.floor = purging.floor);
+            let floors = membership.floors(now.mono, keeper.node, purging.floor, !lapsed.is_empty());
+            purging.core.set_lapsed(lapsed);
             if env.mutation == Some(Mutation::HorizonNotAgreed) {
                 let peers = (0..env.network.nodes).filter(|&peer| peer != self.index);
                 let is_down = |&peer: &usize| !gossip::is_alive(&env.network, membership, self.index, peer);
@@ -88,6 +102,10 @@ impl Node {
         }
         let Some(Process { purging: Some(purging), .. }) = &self.process else { return };
         let wait = purging.core.wait(now.mono).as_micros() as u64;
+        self.purge_after(env, wait);
+    }
+
+    fn purge_after(&self, env: &mut Env, wait: Micros) {
         let event = Event::Node { node: self.index, boot: self.boot, local: NodeLocal::Purge };
         env.queue.after(wait.max(MS), event);
     }
@@ -106,7 +124,7 @@ impl Node {
             }
             Effect::Raise(raised) => {
                 let is_stored = store.raise_purge_horizons(&raised).is_ok();
-                purging.core.raised(now.mono, hlc.stamp(now.wall), is_stored);
+                purging.core.raised(now.mono, hlc.mark(now.wall), is_stored);
                 raised
                     .iter()
                     .filter(|_| is_stored)
@@ -159,13 +177,16 @@ impl Node {
 }
 
 impl Purging {
-    /// Looks now and then what this node keeps for others. Answers whether it did.
-    fn look_around(&mut self, store: &Store, now: Now, clock: Hlc) -> bool {
-        let every = (self.grace / FLOOR_PARTS).max(10 * SECOND);
-        if self.floor.is_some() && now.mono.0 < self.floor_at + every {
+    /// Looks now and then what this node keeps for others, once it has all that it should. Answers whether it did.
+    fn look_around(&mut self, store: &Store, now: Now, clock: Hlc, is_whole: impl FnOnce() -> bool) -> bool {
+        let every = if self.floor.is_some() { self.grace / FLOOR_PARTS } else { 0 };
+        if self.floor_at > 0 && now.mono.0 < self.floor_at + every.max(10 * SECOND) {
             return false;
         }
         self.floor_at = now.mono.0;
+        if !is_whole() {
+            return false;
+        }
         let forget_before = Hlc::from_millis(clock.millis() - self.grace / 2_000);
         self.floor = kept::floor(store, &self.ring, self.keeper, clock, forget_before).ok();
         true

@@ -35,6 +35,8 @@ pub(crate) struct Env {
     pub(crate) merged_siblings: Vec<usize>,
     /// Operations that have ended and whose clients are to be told.
     pub(crate) finished: Vec<(Tag, Outcome)>,
+    /// The incarnation of each node's process, as it says when it makes a link.
+    pub(crate) incarnations: Vec<u64>,
     /// Which node an id names.
     pub(crate) names: BTreeMap<NodeId, usize>,
     /// The document that names all nodes.
@@ -81,6 +83,7 @@ impl Env {
             mutation: plan.mutation,
             merged_siblings: Vec::new(),
             finished: Vec::new(),
+            incarnations: vec![0; plan.nodes],
             names: (0..plan.nodes).map(|index| (node_id(index), index)).collect(),
             topology,
             suspicions: 0,
