@@ -14,6 +14,7 @@ use gyre_cluster::topology::{MemberState, Topology};
 use gyre_storage::StorageError;
 
 use crate::node::Node;
+use crate::rejoin;
 use crate::worker::Worker;
 use crate::worker::turn::blocking;
 
@@ -29,6 +30,10 @@ pub async fn run(worker: Rc<Worker>) {
         tokio::time::sleep(LOOK_EVERY).await;
         let topology = node.topology.load_full();
         let Some(topology) = (*topology).as_ref() else { continue };
+        if node.has_lapsed_itself() {
+            // A process that learned it and ended before it had written it down is told nothing new.
+            rejoin::look(&worker);
+        }
         let grace = Duration::from_secs(node.config.load().tombstone_grace_seconds);
         let (seen, lapsed) = (seen(&node, topology), topology.lapsed());
         let is_whole = node.keeps_nothing_before.load(Ordering::Relaxed) > 0;

@@ -162,7 +162,7 @@ pub static SETTINGS: &[Setting] = &[
         "Whether other nodes stand in for replicas that are down, unless a client chooses", quorum_mode,
         |mode: &Quorums| mode.name().to_ascii_lowercase(), quorums),
     plain!("hint-window" "SECONDS" "a number of seconds" runtime,
-        "How long a node may be down before what it misses is no longer kept for it", hint_window_seconds, show,
+        "How long a node may be down before what it misses is no longer kept for it; at most half of tombstone-grace", hint_window_seconds, show,
         seconds),
     plain!("max-hint-bytes" "SIZE" "a size such as 256mb; 0 keeps no hints" runtime,
         "Hints kept for nodes that are down, at most; beyond, anti-entropy must find what they miss", max_hint_bytes,
