@@ -1,6 +1,6 @@
 //! The node: what its workers share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -186,6 +186,12 @@ impl Node {
     pub fn has_lapsed(&self, member: NodeId, incarnation: u64) -> bool {
         let topology = self.topology.load();
         (**topology).as_ref().is_some_and(|topology| topology.has_lapsed(member, incarnation))
+    }
+
+    /// The members whose data has lapsed and that have not come back.
+    pub fn lapsed(&self) -> BTreeSet<NodeId> {
+        let topology = self.topology.load();
+        (**topology).as_ref().map(Topology::lapsed).unwrap_or_default()
     }
 
     /// Whether the others have gone on without what this node holds: it must come back empty.

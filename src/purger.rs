@@ -120,9 +120,7 @@ async fn look_around(worker: Rc<Worker>) {
 /// Whether this node has compared all that it keeps with all who keep it, since its disk was empty: before that it may lack
 /// what it should hold, and says nothing of what it keeps.
 fn is_whole(node: &Node) -> bool {
-    let topology = node.topology.load();
-    let lapsed = topology.as_ref().as_ref().map(Topology::lapsed).unwrap_or_default();
-    compared(&node.verified.load(), &node.ring.load(), &lapsed, node.id) > Hlc::ZERO
+    compared(&node.verified.load(), &node.ring.load(), &node.lapsed(), node.id) > Hlc::ZERO
 }
 
 impl Running {

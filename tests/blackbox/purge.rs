@@ -19,6 +19,9 @@ const FLAGS: &[&str] = &[
     "100000",
     "--ttl-sweep-interval",
     "1",
+    // What members keep for others is told every sixty rounds.
+    "--gossip-interval",
+    "250",
     // As it is by default, too, hints do not wait for as long.
     "--hint-window",
     "5",

@@ -60,7 +60,9 @@ impl Purge {
                 None => own.horizon,
             };
             // What another replica hides is agreed on: the sooner this one does, the less do their trees differ.
-            let horizon = PurgeHorizon { hidden: horizon.hidden.max(hidden_by_some), ..horizon };
+            let may_hide = own.removed >= own.horizon.counted;
+            let most = if may_hide { horizon.hidden.max(hidden_by_some) } else { own.horizon.hidden };
+            let horizon = PurgeHorizon { hidden: most, ..horizon };
             if horizon != own.horizon {
                 raised.push((slot, horizon));
             }

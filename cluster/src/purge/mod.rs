@@ -14,6 +14,9 @@
 //! 3. **Purged.** All replicas have said that they have compared the slot with each other once more since 2 (they have
 //!    *settled*): whatever had been added to a counter on a dead register, before nobody could any more, is everywhere.
 //!
+//! A replica hides nothing more in a slot before it has removed what is counted: a counter that began at nothing beside a tombstone
+//! must not become as old as the next horizon while that still is there, and be taken for a part of what is dead.
+//!
 //! Every statement is one of facts that stay true, so there is no round, no leader and no vote: each replica takes the
 //! least of what all of them say, whenever that rises, and hides what another one hides already. Horizons move in leaps of a
 //! third of the grace period, the same for all replicas, and slots take turns, since trees are hashed anew where one moves.
@@ -40,7 +43,7 @@ use gyre_storage::{Hlc, PurgeHorizon, SLOTS, Slot};
 pub use agreement::compared;
 pub use api::{Effect, PurgeStatus};
 pub use message::{PurgeMessage, Report, SlotReport};
-use removal::Removal;
+use removal::{Pass, Removal};
 use statements::{Statements, reports};
 
 use crate::node::NodeId;
@@ -65,6 +68,8 @@ struct Own {
     /// Since when `horizon.counted` is what it is, by this node's hybrid clock.
     counted_at: Hlc,
     settled: Hlc,
+    /// Up to when nothing dead is left on its disk.
+    removed: Hlc,
     /// Up to when it has compared the slot with every other replica, as it was looked at last.
     verified: Hlc,
 }
@@ -95,8 +100,8 @@ pub struct Purge {
     /// By slot.
     own: Vec<Own>,
     peers: Statements,
-    /// Slots with rows to be removed, and from which prefix on.
-    waiting: BTreeMap<Slot, Option<u64>>,
+    /// Slots with rows to be removed, and how far that is.
+    waiting: BTreeMap<Slot, Pass>,
     /// The slot that is next to be looked for among them.
     hand: Slot,
     removal: Removal,
@@ -122,12 +127,18 @@ impl Purge {
     ) -> Purge {
         let own = |slot: Slot| {
             let horizon = horizons(slot);
-            Own { horizon, counted_at: clock, settled: horizon.purged, verified: Hlc::ZERO }
+            Own {
+                horizon,
+                counted_at: clock,
+                settled: horizon.purged,
+                removed: Hlc::ZERO,
+                verified: Hlc::ZERO,
+            }
         };
         let own: Vec<Own> = (0..SLOTS).map(own).collect();
         // Whether the last removal came to its end is not known.
         let begun = (0..SLOTS).zip(&own).filter(|(_, own)| own.horizon.purged > Hlc::ZERO);
-        let waiting = begun.map(|(slot, _)| (slot, None)).collect();
+        let waiting = begun.map(|(slot, own)| (slot, Pass::of(own.horizon.purged))).collect();
         Purge {
             node,
             grace,
@@ -217,7 +228,7 @@ impl Purge {
                 own.counted_at = clock;
             }
             if horizon.purged > own.horizon.purged {
-                self.waiting.insert(slot, None);
+                self.waiting.insert(slot, Pass::of(horizon.purged));
             }
             own.horizon = horizon;
         }

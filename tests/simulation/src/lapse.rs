@@ -101,6 +101,8 @@ impl Node {
             match effect {
                 // What cannot be saved is saved again later.
                 AbsenceEffect::Save(bytes) => drop(store.meta_put(META_ABSENCES, &bytes)),
+                // Under a mutation they go on without it, and nobody says so.
+                AbsenceEffect::Lapse(_) if env.mutation == Some(Mutation::HorizonNotAgreed) => {}
                 AbsenceEffect::Lapse(vote) => {
                     if topology.lapse(vote.member, vote.incarnation) {
                         self.install(env, topology.clone());

@@ -187,7 +187,7 @@ impl Node {
             handoff::lose_hints(&store);
         }
         let now = MonoMicros(env.queue.now());
-        let replay = Replay::new(id, actor as u64, Arc::clone(ring), now);
+        let replay = Replay::new(id, actor as u64, Arc::clone(ring), now, env.grace);
         let (locks, distortion) = (Locks::default(), Distortion::new(env.mutation));
         let Some(document) = Document::open(&store, self.index, incarnation, env) else { return false };
         let membership = Membership::new(self.index, incarnation, document.as_ref(), env);

@@ -91,8 +91,8 @@ const SPARSE_FAULTS: [FaultKind; 6] = [
     FaultKind::RestartStorms,
     FaultKind::Pauses,
 ];
-/// Keys of a plan in which deletions become old.
-const PURGING_KEYS: usize = 240;
+/// Keys of a plan in which deletions become old: so many that most stay deleted for that long.
+const PURGING_KEYS: usize = 960;
 /// Keys of a cluster that is split.
 const SPLIT_KEYS: usize = 300;
 
@@ -176,7 +176,7 @@ impl Plan {
         let scale = if is_real { 120 } else { 1 };
         let hours = options.hours.unwrap_or(4.0);
         let plan = Plan::new(seed, Options { hours: Some(hours), ..options });
-        let kinds = [Kind::Register, Kind::Mixed, Kind::Expiring, Kind::Counter];
+        let kinds = [Kind::Register, Kind::Register, Kind::Mixed, Kind::Expiring, Kind::Counter];
         let keys = (0..PURGING_KEYS).map(|index| Key::new(index, kinds[index % kinds.len()]));
         let grace = scale * 36 * MINUTE;
         let faults = FaultKind::ALL.into_iter().filter(|kind| *kind != FaultKind::ClockJumps);
