@@ -20,10 +20,10 @@ const BOUNDS: [(Mutation, u64); 20] = [
     (Mutation::ActorReused, 150),
     (Mutation::ContextTooWide, 20),
     (Mutation::ContextIgnored, 20),
-    (Mutation::PurgedByAge, 5),
+    (Mutation::PurgedByAge, 10),
     (Mutation::TombstonePurgedAlone, 5),
-    (Mutation::HorizonNotAgreed, 20),
-    (Mutation::LapsedKept, 20),
+    (Mutation::HorizonNotAgreed, 5),
+    (Mutation::LapsedKept, 5),
 ];
 
 #[test]
