@@ -119,7 +119,7 @@ impl Store {
         let tree = Tree::open(engine.as_ref())?;
         let unsound = Unsound::open(engine.as_ref())?;
         let purge = PurgeHorizons::open(engine.as_ref())?;
-        let is_empty = learn::is_empty(engine.as_ref())?;
+        let is_empty = learn::is_empty(engine.as_ref());
         let store = Store {
             engine,
             hints,

@@ -22,14 +22,14 @@ impl Learning {
     }
 }
 
-/// Whether there is no row at all.
-pub(super) fn is_empty(engine: &dyn Engine) -> Result<bool, StorageError> {
+/// Whether there is no row at all, as far as can be read: damage keeps no store from being opened.
+pub(super) fn is_empty(engine: &dyn Engine) -> bool {
     let mut is_empty = true;
-    engine.walk_range(Family::Rows, &[], None, &mut |_, _| {
+    let walked = engine.walk_range(Family::Rows, &[], None, &mut |_, _| {
         is_empty = false;
         Ok(Step::Stop)
-    })?;
-    Ok(is_empty)
+    });
+    walked.is_ok() && is_empty
 }
 
 impl Store {
