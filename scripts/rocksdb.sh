@@ -9,7 +9,8 @@ lib="$target/rocksdb/$key"
 if [ ! -e "$lib/librocksdb.a" ]; then
   echo "compiling RocksDB (about 15 minutes on two cores, once) ..." >&2
   build="$target/rocksdb/build"
-  (cd scripts/rocksdb && cargo build --release --locked --target-dir "$build") >&2
+  # Whoever has set where a compiled one is would get that one again, and nothing to copy.
+  (cd scripts/rocksdb && env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC cargo build --release --locked --target-dir "$build") >&2
   built=$(find "$build" -name librocksdb.a -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2-)
   mkdir -p "$lib"
   cp "$built" "$lib/librocksdb.a.new"
