@@ -87,8 +87,7 @@ impl Purge {
 
     /// Up to when this node has compared `slot` with all other replicas.
     fn compared(&self, verified: &Verified, slot: Slot) -> Hlc {
-        let others = others(&self.ring, &self.lapsed, self.node, slot);
-        others.map(|&peer| verified.with(slot, peer)).min().unwrap_or(Hlc(u64::MAX))
+        compared_in(slot, verified, &self.ring, &self.lapsed, self.node)
     }
 
     /// The slot is compared up to `verified`: if that was begun long enough after all replicas hid what is dead at the
@@ -157,7 +156,11 @@ fn others<'a>(
 #[must_use]
 pub fn compared(verified: &Verified, ring: &Ring, lapsed: &BTreeSet<NodeId>, node: NodeId) -> Hlc {
     let own = (0..SLOTS).filter(|&slot| ring.is_replica(node, slot));
-    let times =
-        own.flat_map(|slot| others(ring, lapsed, node, slot).map(move |&peer| verified.with(slot, peer)));
-    times.min().unwrap_or(Hlc(u64::MAX))
+    own.map(|slot| compared_in(slot, verified, ring, lapsed, node)).min().unwrap_or(Hlc(u64::MAX))
+}
+
+/// The same of one slot.
+fn compared_in(slot: Slot, verified: &Verified, ring: &Ring, lapsed: &BTreeSet<NodeId>, node: NodeId) -> Hlc {
+    let others = others(ring, lapsed, node, slot);
+    others.map(|&peer| verified.with(slot, peer)).min().unwrap_or(Hlc(u64::MAX))
 }
