@@ -100,18 +100,14 @@ pub(crate) struct Ticket {
 
 struct Stripe {
     table: HashTable<Entry>,
-    slots: [Slot; SLOTS_PER_STRIPE],
+    /// By slot.
+    marks: [Version; SLOTS_PER_STRIPE],
     bytes: usize,
     bytes_max: usize,
     /// The bucket that eviction looks at next.
     hand: usize,
     hits: u64,
     misses: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Slot {
-    mark: Version,
 }
 
 /// A key (database, then key bytes) and, from `start` on, its encoded record, in one allocation.
@@ -161,7 +157,7 @@ impl RowCache {
         let stripe = || {
             Mutex::new(Stripe {
                 table: HashTable::new(),
-                slots: [Slot { mark }; SLOTS_PER_STRIPE],
+                marks: [mark; SLOTS_PER_STRIPE],
                 bytes: 0,
                 bytes_max: bytes_max / STRIPES,
                 hand: 0,
@@ -247,9 +243,9 @@ impl RowCache {
         let counts = &self.counts[place.counter()];
         let mut stripe = self.stripes[place.stripe].lock();
         let done = counts.done.fetch_add(1, Ordering::SeqCst) + 1;
-        let slot = &mut stripe.slots[place.slot];
-        let above_mark = row.version > slot.mark;
-        slot.mark = slot.mark.max(row.version);
+        let mark = &mut stripe.marks[place.slot];
+        let above_mark = row.version > *mark;
+        *mark = row.version.max(*mark);
         let all = counts.begun.load(Ordering::SeqCst);
         let newest = above_mark && all == done && row.cell == Cell::Register;
         stripe.merge(hash, row, newest || begun.first_at == Some(all), scratch);

@@ -3,7 +3,7 @@
 use super::Store;
 use crate::batch::Family;
 use crate::encode::decode_row_key;
-use crate::engine::{Engine, Step};
+use crate::engine::Step;
 use crate::error::StorageError;
 use crate::key::KeyRef;
 
@@ -20,16 +20,6 @@ impl Learning {
     pub(super) fn anew() -> Learning {
         Learning { next: Some(0), keys: 0 }
     }
-}
-
-/// Whether there is no row at all, as far as can be read: damage keeps no store from being opened.
-pub(super) fn is_empty(engine: &dyn Engine) -> bool {
-    let mut is_empty = true;
-    let walked = engine.walk_range(Family::Rows, &[], None, &mut |_, _| {
-        is_empty = false;
-        Ok(Step::Stop)
-    });
-    walked.is_ok() && is_empty
 }
 
 impl Store {
