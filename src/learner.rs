@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::worker::Worker;
-use crate::worker::turn::blocking;
+use crate::worker::turn::blocking_timed;
 
 /// Keys in a step: a few milliseconds of work.
 const STEP_KEYS: usize = 4_096;
@@ -34,10 +34,7 @@ pub async fn run(worker: Rc<Worker>) {
 /// How long a step took; `None` if nothing is left to learn, or it failed.
 async fn step(worker: &Worker) -> Option<Duration> {
     let store = Arc::clone(&worker.node().store);
-    let step = blocking(move || {
-        // Waiting for a thread is no work: it is not to be made up for by resting.
-        let started = Instant::now();
-        store.learn_keys(STEP_KEYS).map(|is_more| is_more.then(|| started.elapsed()))
-    });
-    step.await.inspect_err(|error| tracing::warn!(%error, "cannot look which keys there are")).ok().flatten()
+    let step = blocking_timed(move || store.learn_keys(STEP_KEYS)).await;
+    let step = step.inspect_err(|error| tracing::warn!(%error, "cannot look which keys there are"));
+    step.ok().and_then(|(is_more, took)| is_more.then_some(took))
 }

@@ -21,7 +21,7 @@ use tokio::task::spawn_local;
 use crate::node::Node;
 use crate::worker::Worker;
 use crate::worker::mailbox::Letter;
-use crate::worker::turn::blocking;
+use crate::worker::turn::{blocking, blocking_timed};
 
 /// Results that come within this time are looked at together.
 const STEP_MIN: Duration = Duration::from_millis(2);
@@ -188,12 +188,8 @@ impl Running {
     ) {
         let running = Rc::clone(self);
         spawn_local(async move {
-            let timed = move || {
-                // Waiting for a thread is no work: it is not to be made up for by resting.
-                let started = Instant::now();
-                work().map(|result| (result, started.elapsed()))
-            };
-            let result = blocking(timed).await.inspect_err(|error| tracing::error!(%error, "cannot purge"));
+            let result = blocking_timed(work).await;
+            let result = result.inspect_err(|error| tracing::error!(%error, "cannot purge"));
             let (result, took) = result.ok().unzip();
             done(&running, result, took.unwrap_or_default());
             running.progress.notify_one();

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gyre_cluster::sweep::{Sweep, Sweeper};
 
 use crate::worker::Worker;
-use crate::worker::turn::blocking;
+use crate::worker::turn::blocking_timed;
 
 /// How often is looked whether the node has a time.
 const SETTLE_CHECK: Duration = Duration::from_millis(100);
@@ -31,12 +31,8 @@ pub async fn run(worker: Rc<Worker>) {
             continue;
         };
         let store = Arc::clone(&node.store);
-        let step = blocking(move || {
-            // Waiting for a thread is no work: it is not to be made up for by resting.
-            let started = Instant::now();
-            store.sweep(pass, until, limit).map(|step| (step, started.elapsed()))
-        });
-        let step = step.await.inspect_err(|error| tracing::error!(%error, "cannot sweep expired keys"));
+        let step = blocking_timed(move || store.sweep(pass, until, limit)).await;
+        let step = step.inspect_err(|error| tracing::error!(%error, "cannot sweep expired keys"));
         let (step, took) = step.ok().unzip();
         let swept = step.as_ref().map_or(0, |step| step.swept);
         node.metrics.expired_keys.fetch_add(swept as u64, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gyre_cluster::coordinator::Ticket;
 use gyre_cluster::message::ScanRange;
@@ -209,6 +210,18 @@ async fn set_horizon(worker: Rc<Worker>, ticket: Ticket, db: u8, version: gyre_s
     let node = Arc::clone(worker.node());
     let stored = noted(blocking(move || node.raise_horizon(db, version)).await, "store the deletion horizon");
     worker.step(|turn| turn.core.applied(turn.shell, turn.now, ticket, stored.is_some()));
+}
+
+/// As [`blocking`], for work that is paced: also answers how long it took. Waiting for a thread is no work: it is not to be
+/// made up for by resting.
+pub async fn blocking_timed<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<(T, Duration), StorageError> {
+    blocking(move || {
+        let started = Instant::now();
+        work().map(|result| (result, started.elapsed()))
+    })
+    .await
 }
 
 /// Runs `work` on a thread that may wait for the disk.
