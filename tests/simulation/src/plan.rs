@@ -74,6 +74,13 @@ pub(crate) struct Plan {
 /// Nodes that a seed chooses from; small clusters are met more often, since every node is a replica of every key there.
 const SIZES: [usize; 12] = [1, 2, 3, 3, 3, 4, 5, 5, 6, 8, 12, 20];
 
+/// A run of days has at least so many nodes: with fewer the first outage stops everything, and nothing is tried for its
+/// length. And nodes compare what they hold all the while, as real ones do.
+const DAYS_NODES_MIN: usize = 3;
+/// No fault lasts longer, however long the run: an hour longer than hints are kept for a node. If faults grew with the run,
+/// several would overlap at any time, and it would show little but refusals.
+const LONGEST_FAULT: Micros = 4 * HOUR;
+
 /// Keys of a plan that leaves most of them alone.
 const SPARSE_KEYS: usize = 120;
 /// What goes wrong in it: nothing that excuses the loss of a hint.
@@ -93,6 +100,8 @@ impl Plan {
     pub(crate) fn new(seed: u64, options: Options) -> Plan {
         let mut random = Random::new(mix(seed ^ 0x706c_616e));
         let nodes = random.pick(&SIZES);
+        let is_days = options.hours.is_some_and(|hours| hours > 24.0);
+        let nodes = if is_days { nodes.max(DAYS_NODES_MIN) } else { nodes };
         let nodes = options.nodes.map_or(nodes, |nodes| nodes.clamp(1, 200));
         let hours = options.hours.map(|hours| (hours * HOUR as f64) as Micros);
         let duration = random.skewed(10 * SECOND..120 * SECOND);
@@ -101,8 +110,11 @@ impl Plan {
         let is_long = duration > 10 * MINUTE;
         let fault_gap =
             if is_long { 5 * SECOND..(duration / 20).max(4 * MINUTE) } else { 300 * MS..8 * SECOND };
-        let fault_length =
-            if is_long { SECOND..(duration / 6).max(20 * MINUTE) } else { 100 * MS..40 * SECOND };
+        let fault_length = if is_long {
+            SECOND..(duration / 6).clamp(20 * MINUTE, LONGEST_FAULT)
+        } else {
+            100 * MS..40 * SECOND
+        };
         let clients = random.within(3..10) as usize;
         let is_sparse = !is_calm && random.chance(250);
         let think =
@@ -111,6 +123,7 @@ impl Plan {
         let short = [None, None, Some(2 * SECOND), Some(10 * SECOND), Some(60 * SECOND)];
         let compare_interval =
             if is_long { comparing.pick(&[None, Some(10 * MINUTE)]) } else { comparing.pick(&short) };
+        let compare_interval = if is_days { Some(10 * MINUTE) } else { compare_interval };
         let ends_by_comparing = compare_interval.is_some() || comparing.chance(500);
         let hint_bytes_max = comparing.pick(&[None, Some(0), Some(500)]).filter(|_| ends_by_comparing);
         Plan {

@@ -7,6 +7,7 @@ use crate::checkers::convergence::Agreement;
 use crate::history::{End, Operation};
 use crate::plan::Plan;
 use crate::queue::HOUR;
+use crate::refusals::Refusals;
 use crate::surroundings::Env;
 
 /// What happened in one run, or in several.
@@ -26,8 +27,10 @@ pub struct Report {
     pub operations: u64,
     /// Those that were done, or refused by what they read.
     pub done: u64,
-    /// Those that were refused since too few replicas were alive.
+    /// Those that were refused with nothing sent.
     pub unavailable: u64,
+    /// And why.
+    pub refusals: Refusals,
     /// Those that timed out.
     pub timed_out: u64,
     /// Those whose node stopped.
@@ -111,6 +114,7 @@ impl Report {
         self.operations += other.operations;
         self.done += other.done;
         self.unavailable += other.unavailable;
+        self.refusals.add(&other.refusals);
         self.timed_out += other.timed_out;
         self.lost += other.lost;
         self.given_up += other.given_up;
@@ -147,6 +151,7 @@ impl fmt::Display for Report {
             "operations: {} asked, {} done, {} unavailable, {} timed out, {} lost with their node, {} given up",
             self.operations, self.done, self.unavailable, self.timed_out, self.lost, self.given_up
         )?;
+        writeln!(f, "{}", self.refusals)?;
         writeln!(
             f,
             "faults: {} struck, {} processes stopped, {} batches lost with power, {} disks lost and {} failed, {} messages refused for \

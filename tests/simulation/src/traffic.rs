@@ -133,7 +133,7 @@ impl World {
         let verdict = self.checkers.end(operation, &outcome, &self.env, wall);
         let operation = operation.clone();
         self.history.settle(tag);
-        self.report.count(&operation);
+        self.count(&operation);
         self.env.queue.fold(tag.0 << 8 | operation.end as u64);
         if let (End::Done, Some(version)) = (operation.end, operation.version) {
             self.env.journal.acknowledged(node, key, version);
@@ -202,9 +202,16 @@ impl World {
         operation.ended_at = Some(self.env.queue.now());
         let operation = operation.clone();
         self.history.settle(tag);
-        self.report.count(&operation);
+        self.count(&operation);
         if let Some(client) = operation.client {
             self.tell(client, &operation);
+        }
+    }
+
+    fn count(&mut self, operation: &Operation) {
+        self.report.count(operation);
+        if matches!(operation.end, End::Unavailable | End::Overloaded) {
+            self.report.refusals.count(operation, &self.nodes[operation.node]);
         }
     }
 
