@@ -16,7 +16,7 @@ use crate::encode::{
 use crate::error::StorageError;
 use crate::hints::{self, Hint};
 use crate::key::{KeyRef, Slot};
-use crate::row::{Body, Row};
+use crate::row::Row;
 use crate::version::{Hlc, Version};
 
 /// What a batch keeps allocated when it is cleared.
@@ -125,7 +125,7 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Adds `row`, and its entry in the expiry index if it expires and is not swept.
+    /// Adds `row`, and its entry in the expiry index if it, or one of its siblings, expires and is not swept.
     pub fn push(&mut self, row: &Row<'_>) {
         let key_len = row_key_bytes(row);
         let value_len = row_value_bytes(row);
@@ -142,23 +142,26 @@ impl Batch {
         self.count += 1;
         self.staged.push(Staged { hash: row.key.hash64(), key_at, key_end, value_at, end });
         self.newest = self.newest.max(row.version.hlc);
-        if let (Some(at), Body::Value(_)) = (row.expiry, row.body) {
-            self.open_put(Family::Expiry, 8 + key_len);
-            put_expiry_key(&mut self.data, at, row);
-            put_varint(&mut self.data, 0);
-        }
+        self.put_due(row);
     }
 
-    /// Puts `row`, swept, in the place of the row of its version. The row is
-    /// not among those of [`Batch::staged`]: the cache is told otherwise.
-    pub(crate) fn sweep(&mut self, row: &Row<'_>) {
-        let swept = Row { body: Body::Tombstone, ..*row };
+    /// Puts `swept` in the place of the row of its version, and its entry in the expiry index if there is more to sweep
+    /// later. The row is not among those of [`Batch::staged`]: the cache is told otherwise.
+    pub(crate) fn sweep(&mut self, swept: &Row<'_>) {
         self.data.push(TAG_PUT);
-        put_varint(&mut self.data, row_key_bytes(&swept));
-        put_row_key(&mut self.data, &swept);
-        put_varint(&mut self.data, row_value_bytes(&swept));
-        put_row_value(&mut self.data, &swept);
+        put_varint(&mut self.data, row_key_bytes(swept));
+        put_row_key(&mut self.data, swept);
+        put_varint(&mut self.data, row_value_bytes(swept));
+        put_row_value(&mut self.data, swept);
         self.count += 1;
+        self.put_due(swept);
+    }
+
+    fn put_due(&mut self, row: &Row<'_>) {
+        let Some(at) = row.due_at() else { return };
+        self.open_put(Family::Expiry, 8 + row_key_bytes(row));
+        put_expiry_key(&mut self.data, at, row);
+        put_varint(&mut self.data, 0);
     }
 
     /// Adds a hint: node `target` misses a row of `key` of clock `missed`. Replaces an earlier hint of that key.
@@ -345,7 +348,7 @@ fn take_change(bytes: &[u8]) -> Option<(Change<'_>, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::Cell;
+    use crate::row::{Body, Cell};
     use crate::version::UnixMillis;
 
     fn row(expiry: Option<u64>) -> Row<'static> {

@@ -11,12 +11,14 @@ use crate::version::{UnixMillis, Version};
 /// An entry of the expiry index whose time has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// When the row expired.
+    /// When the row expired, or the first of its siblings that was not swept then.
     pub expiry: UnixMillis,
     /// The database of its key.
     pub db: u8,
     /// Its key.
     pub key: Vec<u8>,
+    /// Its cell: the register, or an actor's siblings.
+    pub cell: Cell,
     /// Its version.
     pub version: Version,
 }
@@ -40,7 +42,7 @@ pub(crate) fn due(
             return Ok(Step::Stop);
         }
         let (expiry, row) = decode_expiry_key(key)?;
-        due.push(Due { expiry, db: row.db, key: row.key.to_vec(), version: row.version });
+        due.push(Due { expiry, db: row.db, key: row.key.to_vec(), cell: row.cell, version: row.version });
         last.clear();
         last.extend_from_slice(key);
         Ok(Step::Next)
@@ -51,12 +53,7 @@ pub(crate) fn due(
 /// Appends the entry of `due`.
 pub(crate) fn put_due(out: &mut Vec<u8>, due: &Due) {
     let key = KeyRef::new(due.db, &due.key);
-    let row = Row {
-        key,
-        cell: Cell::Register,
-        version: due.version,
-        expiry: Some(due.expiry),
-        body: Body::Tombstone,
-    };
+    let row =
+        Row { key, cell: due.cell, version: due.version, expiry: Some(due.expiry), body: Body::Tombstone };
     put_expiry_key(out, due.expiry, &row);
 }

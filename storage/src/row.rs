@@ -1,6 +1,7 @@
 //! Rows: the immutable, versioned unit that replicas store and exchange.
 
 use crate::key::KeyRef;
+use crate::siblings::SiblingSet;
 use crate::version::{UnixMillis, Version};
 
 /// Which cell of a key a row belongs to. A read takes the newest row of each cell.
@@ -62,6 +63,16 @@ pub struct Row<'a> {
 }
 
 impl Row<'_> {
+    /// When the row is to be swept: when its value expires, or the first of its siblings that was not swept. `None` if
+    /// there is nothing to sweep.
+    pub(crate) fn due_at(&self) -> Option<UnixMillis> {
+        match self.body {
+            Body::Value(_) => self.expiry,
+            Body::Siblings { set, .. } => SiblingSet::decode(set).ok()?.due_at(),
+            Body::Tombstone | Body::Counter { .. } => None,
+        }
+    }
+
     /// Bytes of the row's value, and no fewer than its record takes beside them.
     pub(crate) fn bytes(&self) -> usize {
         const RECORD_HEAD_BYTES: usize = 27;

@@ -14,7 +14,7 @@
 //!   *n*, since an actor always writes from all that it has written. So siblings carry their dots instead of standing in
 //!   the order of their numbers, which costs two bytes for the newest of an actor, and they have an order that all
 //!   replicas agree on: the newest is the one that commands without contexts see.
-//! - Siblings may expire.
+//! - Siblings may expire. Those that were *swept* have left their values behind and nothing else.
 //! - The value that was written without a context (by SET) is not in the set. It is the event of an actor of its own,
 //!   [`PLAIN`], so that contexts can say whether they have seen it.
 
@@ -58,8 +58,10 @@ pub struct Sibling<'a> {
     pub dot: Dot,
     /// From when on it counts as deleted.
     pub expiry: Option<UnixMillis>,
-    /// The value.
+    /// The value; empty if it was swept.
     pub value: &'a [u8],
+    /// Whether the value has expired and was freed ([`crate::Store::sweep`]). It is shown to nobody, by whatever clock.
+    pub is_swept: bool,
 }
 
 /// What was seen of a key, and the values that remain of it.
@@ -68,6 +70,20 @@ pub struct SiblingSet<'a> {
     seen: VersionVector,
     /// By ascending actor and event; every dot is covered by `seen`.
     siblings: Vec<Sibling<'a>>,
+}
+
+impl<'a> Sibling<'a> {
+    /// The value that the write `dot` has put.
+    #[must_use]
+    pub fn new(dot: Dot, expiry: Option<UnixMillis>, value: &'a [u8]) -> Sibling<'a> {
+        Sibling { dot, expiry, value, is_swept: false }
+    }
+
+    /// Whether readers are shown it at `now`.
+    #[must_use]
+    pub fn is_live(&self, now: UnixMillis) -> bool {
+        !self.is_swept && self.expiry.is_none_or(|at| at > now)
+    }
 }
 
 impl VersionVector {
@@ -155,19 +171,25 @@ impl<'a> SiblingSet<'a> {
         &self.siblings
     }
 
+    fn find(&self, dot: Dot) -> Option<&Sibling<'a>> {
+        let at = self.siblings.binary_search_by_key(&place(dot), |sibling| place(sibling.dot)).ok()?;
+        self.siblings.get(at)
+    }
+
     fn holds(&self, dot: Dot) -> bool {
-        self.siblings.binary_search_by_key(&place(dot), |sibling| place(sibling.dot)).is_ok()
+        self.find(dot).is_some()
     }
 
     /// The union of two replicas' knowledge: a value stays if both hold it, or one holds it and the other has not seen
-    /// it. Commutes, associates, is idempotent.
+    /// it. Commutes, associates, is idempotent. Of a value and the same swept it keeps the former.
     #[must_use]
     pub fn join(&self, other: &SiblingSet<'a>) -> SiblingSet<'a> {
-        let stays = |sibling: &&Sibling<'a>, there: &SiblingSet<'a>| {
-            !there.seen.covers(sibling.dot) || there.holds(sibling.dot)
+        let staying = |sibling: &Sibling<'a>| match other.find(sibling.dot) {
+            Some(theirs) if sibling.is_swept => Some(*theirs),
+            Some(_) => Some(*sibling),
+            None => Some(*sibling).filter(|sibling| !other.seen.covers(sibling.dot)),
         };
-        let mut siblings: Vec<Sibling<'a>> =
-            self.siblings.iter().filter(|sibling| stays(sibling, other)).copied().collect();
+        let mut siblings: Vec<Sibling<'a>> = self.siblings.iter().filter_map(staying).collect();
         let added = other.siblings.iter().filter(|sibling| !self.seen.covers(sibling.dot));
         siblings.extend(added);
         siblings.sort_unstable_by_key(|sibling| place(sibling.dot));
@@ -200,6 +222,29 @@ impl<'a> SiblingSet<'a> {
     /// Drops the values that do not satisfy `keep`, as if they had been replaced.
     pub fn retain(&mut self, mut keep: impl FnMut(&Sibling<'a>) -> bool) {
         self.siblings.retain(|sibling| keep(sibling));
+    }
+
+    /// Frees the values that have expired at `now`, and keeps that they were there: what was seen, which value replaces
+    /// which and when each expires stays the same, so digests do. How many bytes that frees; `None` if there is nothing to
+    /// free.
+    pub(crate) fn sweep(&mut self, now: UnixMillis) -> Option<usize> {
+        let mut freed = None;
+        let is_due = |sibling: &&mut Sibling<'a>| !sibling.is_swept && !sibling.is_live(now);
+        for sibling in self.siblings.iter_mut().filter(is_due) {
+            freed = Some(freed.unwrap_or(0) + sibling.value.len());
+            (sibling.value, sibling.is_swept) = (&[], true);
+        }
+        freed
+    }
+
+    /// When the first of the values that were not swept expires, if any ever does.
+    pub(crate) fn due_at(&self) -> Option<UnixMillis> {
+        self.siblings.iter().filter(|sibling| !sibling.is_swept).filter_map(|sibling| sibling.expiry).min()
+    }
+
+    /// How many of the values were swept.
+    pub(crate) fn swept(&self) -> usize {
+        self.siblings.iter().filter(|sibling| sibling.is_swept).count()
     }
 
     /// Adds a value. Its dot must be one that was not seen.

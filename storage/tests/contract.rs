@@ -145,7 +145,7 @@ fn siblings<'a>(
     let mut known = SiblingSet::default();
     known.discard(&context);
     for &(event, value) in values {
-        known.put(Sibling { dot: Dot { event, actor }, expiry: None, value });
+        known.put(Sibling::new(Dot { event, actor }, None, value));
     }
     let mut bytes = Vec::new();
     known.encode(&mut bytes);

@@ -26,8 +26,12 @@ const LATE: UnixMillis = UnixMillis(10_000);
 /// A random row. Its version follows from its content, so that equal versions are the same row; but it may come swept, as
 /// it does from a replica that has swept it.
 fn any_row() -> impl Strategy<Value = Row<'static>> {
-    (unswept_row(), any::<bool>()).prop_map(|(row, is_swept)| match row.expiry {
-        Some(_) if is_swept => Row { body: Body::Tombstone, ..row },
+    (unswept_row(), any::<bool>()).prop_map(|(row, is_swept)| match (row.expiry, row.body) {
+        _ if !is_swept => row,
+        (Some(_), _) => Row { body: Body::Tombstone, ..row },
+        (None, Body::Siblings { base, set }) => {
+            Row { body: Body::Siblings { base, set: without_expired(set) }, ..row }
+        }
         _ => row,
     })
 }
@@ -50,15 +54,30 @@ fn unswept_row() -> impl Strategy<Value = Row<'static>> {
     })
 }
 
+/// `set` as a replica holds it that has swept it.
+fn without_expired(set: &[u8]) -> &'static [u8] {
+    let set = SiblingSet::decode(set).unwrap();
+    let mut swept = SiblingSet::default();
+    for sibling in set.siblings() {
+        let is_swept = sibling.expiry.is_some();
+        swept.put(Sibling { is_swept, value: if is_swept { b"" } else { sibling.value }, ..*sibling });
+    }
+    set.seen().iter().for_each(|dot| swept.see(dot));
+    let mut bytes = Vec::new();
+    swept.encode(&mut bytes);
+    Vec::leak(bytes)
+}
+
 /// The row of `actor`'s sibling cell at clock `hlc`, in a history in which everyone writes with what others have written
-/// until three ticks before, on bases that rise.
+/// until three ticks before, on bases that rise. Some values expire.
 fn siblings(plain: Row<'static>, actor: u64, hlc: u64) -> Row<'static> {
     let mut seen = VersionVector::default();
     (1..4).for_each(|other| seen.see(Dot { event: hlc.saturating_sub(3), actor: other }));
     let mut set = SiblingSet::default();
     set.discard(&seen);
     let value = VALUES[hlc as usize % 4];
-    set.put(Sibling { dot: Dot { event: hlc, actor }, expiry: None, value });
+    let expiry = hlc.is_multiple_of(2).then_some(UnixMillis(hlc * 100));
+    set.put(Sibling::new(Dot { event: hlc, actor }, expiry, value));
     let mut bytes = Vec::new();
     set.encode(&mut bytes);
     let body = Body::Siblings { base: version(hlc / 2, 1), set: Vec::leak(bytes) };

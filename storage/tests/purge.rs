@@ -208,7 +208,7 @@ fn siblings(
     let mut known = SiblingSet::default();
     known.discard(&context);
     for &(event, expiry) in values {
-        known.put(Sibling { dot: Dot { event, actor }, expiry: expiry.map(UnixMillis), value: b"v" });
+        known.put(Sibling::new(Dot { event, actor }, expiry.map(UnixMillis), b"v"));
     }
     let mut bytes = Vec::new();
     known.encode(&mut bytes);

@@ -11,9 +11,10 @@ mod common;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::{Disk, commit, contract, count, delete, expiring, in_db, set, version};
+use gyre_storage::siblings::{Dot, Sibling, SiblingSet};
 use gyre_storage::tree::PrefixRange;
 use gyre_storage::{
-    Body, KeyRef, PREFIX_END, Record, Row, Store, SweepPass, SweepStep, UnixMillis, Version, View,
+    Body, Cell, KeyRef, PREFIX_END, Record, Row, Store, SweepPass, SweepStep, UnixMillis, Version, View,
 };
 
 const NOW: UnixMillis = UnixMillis(1_000);
@@ -24,6 +25,9 @@ contract! {
     a_superseded_row_only_loses_its_entry,
     what_is_delivered_once_more_is_swept_once_more,
     counters_on_a_swept_register_stay_void,
+    siblings_lose_their_values_one_by_one_and_nothing_else,
+    siblings_of_all_actors_are_swept_and_replicas_agree_byte_for_byte,
+    a_forgotten_sibling_row_leaves_no_entry,
     replicas_agree_byte_for_byte_without_talking,
     nothing_is_lost_while_keys_are_written_and_swept,
     a_swept_row_is_forgotten_like_any_other,
@@ -154,6 +158,96 @@ fn counters_on_a_swept_register_stay_void(disk: &Disk) {
     assert_eq!(read(&store, b"n").view(NOW), None);
     commit(&store, &[set(b"n", 8, b"1")]);
     assert_eq!(read(&store, b"n").view(NOW), Some(View::Bytes(b"1")));
+}
+
+/// The row of `actor`'s sibling cell of key k: values of 100 bytes by event, with their expiries.
+fn siblings(actor: u64, hlc: u64, values: &[(u64, Option<u64>)]) -> Row<'static> {
+    let mut known = SiblingSet::default();
+    for &(event, at) in values {
+        known.put(Sibling::new(Dot { event, actor: 7 }, at.map(UnixMillis), &[b'x'; 100]));
+    }
+    let mut bytes = Vec::new();
+    known.encode(&mut bytes);
+    let body = Body::Siblings { base: Version::ZERO, set: Vec::leak(bytes) };
+    Row { cell: Cell::Siblings { actor }, body, ..set(b"k", hlc, b"") }
+}
+
+/// The events of the values that a record holds, and whether each was swept.
+fn held(record: &Record) -> Vec<(u64, bool)> {
+    let set = record.sibling_state().set;
+    set.siblings().iter().map(|sibling| (sibling.dot.event, sibling.is_swept)).collect()
+}
+
+fn siblings_lose_their_values_one_by_one_and_nothing_else(disk: &Disk) {
+    let store = disk.open();
+    let row = siblings(7, 9, &[(1, Some(900)), (2, Some(1_500)), (3, None), (4, Some(800))]);
+    commit(&store, &[row]);
+    let before = read(&store, b"k");
+    let (digest, sums) = (before.digest(), store.tree_sums(&[PrefixRange::ALL]).unwrap());
+    let shown = before.siblings(NOW);
+    assert_eq!(shown.iter().map(|sibling| sibling.dot.event).collect::<Vec<_>>(), [3, 2]);
+    let step = sweep(&store);
+    assert_eq!((step.due, step.swept, step.bytes_freed, step.oldest), (1, 1, 200, Some(UnixMillis(800))));
+    let check = |store: &Store, expected: &[(u64, bool)]| {
+        let record = read(store, b"k");
+        assert_eq!(held(&record), expected);
+        assert_eq!(record.siblings(NOW), shown, "what was shown is shown");
+        // A reader whose clock is far behind is not shown an empty value.
+        let swept = expected.iter().filter(|(_, is_swept)| *is_swept).count();
+        assert_eq!(record.siblings(UnixMillis(0)).len(), expected.len() - swept);
+        assert_eq!((record.digest(), store.tree_sums(&[PrefixRange::ALL]).unwrap()), (digest, sums.clone()));
+    };
+    let after = [(1, true), (2, false), (3, false), (4, true)];
+    check(&store, &after);
+    assert_eq!(sweep(&store).due, 0, "until the next expires");
+    for is_cached in [false, true] {
+        if is_cached {
+            check(&store, &after);
+        }
+        commit(&store, &[row]);
+        assert_eq!(held(&read(&store, b"k")).len(), 4);
+        assert_eq!(sweep(&store).swept, 1, "what is delivered once more is swept once more");
+        check(&store, &after);
+    }
+    store.compact().unwrap();
+    check(&store, &after);
+    let step = store.sweep(SweepPass::default(), UnixMillis(2_000), 10).unwrap();
+    assert_eq!((step.due, step.swept, step.bytes_freed), (1, 1, 100));
+    assert_eq!(held(&read(&store, b"k")), [(1, true), (2, true), (3, false), (4, true)]);
+    assert!(store.expired(UnixMillis(u64::MAX), 10).unwrap().is_empty());
+}
+
+fn siblings_of_all_actors_are_swept_and_replicas_agree_byte_for_byte(disk: &Disk) {
+    let [one, other] = [disk.open(), Disk::memory().open()];
+    // Neither has seen what the other has; a third row of the second actor is superseded.
+    let rows = [siblings(7, 5, &[(1, Some(300)), (2, Some(900))]), siblings(8, 6, &[(3, Some(300))])];
+    commit(&one, &rows);
+    commit(&one, &[siblings(8, 4, &[(3, Some(200))])]);
+    commit(&other, &[rows[1]]);
+    assert_eq!(other.sweep(SweepPass::default(), UnixMillis(300), 10).unwrap().swept, 1);
+    // It comes half swept, from a replica that was at it.
+    let third = Disk::memory().open();
+    commit(&third, &rows[..1]);
+    third.sweep(SweepPass::default(), UnixMillis(300), 10).unwrap();
+    let half = read(&third, b"k");
+    commit(&other, &half.rows(KeyRef::new(0, b"k")).collect::<Vec<_>>());
+    let merged = read(&one, b"k").merge(&half);
+    assert_eq!(merged, half.merge(&read(&one, b"k")));
+    assert_eq!(merged, read(&one, b"k"), "of a row and the same half swept the whole one stays");
+    let step = sweep(&one);
+    assert_eq!((step.due, step.swept, step.bytes_freed), (3, 2, 300));
+    assert_eq!(sweep(&other).swept, 1);
+    assert_eq!(state(&one), state(&other));
+    assert_eq!(read(&one, b"k").view(UnixMillis(0)), None);
+}
+
+fn a_forgotten_sibling_row_leaves_no_entry(disk: &Disk) {
+    let store = disk.open();
+    commit(&store, &[siblings(7, 5, &[(1, Some(900)), (2, Some(5_000))])]);
+    sweep(&store);
+    let record = read(&store, b"k");
+    assert!(store.forget(KeyRef::new(0, b"k"), &record).unwrap());
+    assert!(store.expired(UnixMillis(u64::MAX), 10).unwrap().is_empty() && state(&store).is_empty());
 }
 
 fn replicas_agree_byte_for_byte_without_talking(disk: &Disk) {

@@ -53,7 +53,7 @@ fn record() -> impl Strategy<Value = Record> {
 /// An encoded set of one value.
 fn set(actor: u64, value: &[u8]) -> Vec<u8> {
     let mut set = SiblingSet::default();
-    set.put(Sibling { dot: Dot { event: 7, actor }, expiry: None, value });
+    set.put(Sibling::new(Dot { event: 7, actor }, None, value));
     let mut bytes = Vec::new();
     set.encode(&mut bytes);
     bytes

@@ -36,7 +36,7 @@ pub(super) fn set(
     let mut known = Known::of(record, now, context)?;
     known.discard();
     if expiry.is_none_or(|at| at > now) {
-        known.set.put(Sibling { dot, expiry, value });
+        known.set.put(Sibling::new(dot, expiry, value));
     }
     let (row, crowd) = known.into_row(dot);
     Ok(Change { row: Some(row), reply: ModifyReply::Done, crowd })
@@ -94,7 +94,7 @@ impl<'a> Known<'a> {
         // The context has seen the key set or deleted, and this node has not: all that is known here was replaced.
         let is_replaced = base > state.base;
         let mut set = if is_replaced { SiblingSet::default() } else { state.set };
-        set.retain(|sibling| sibling.expiry.is_none_or(|at| at > now));
+        set.retain(|sibling| sibling.is_live(now));
         let plain = state.plain.filter(|&plain| !is_replaced && !set.seen().covers(plain));
         Ok(Known { base, set, plain, context })
     }

@@ -66,7 +66,7 @@ fn row(key: usize, cell: Cell, hlc: u64, base: u64) -> Row<'static> {
         Cell::Siblings { actor } => {
             // Each replaces the one before it, on a base that never falls.
             let mut set = SiblingSet::default();
-            set.put(Sibling { dot: Dot { event: hlc, actor }, expiry: None, value: b"value" });
+            set.put(Sibling::new(Dot { event: hlc, actor }, None, b"value"));
             let mut bytes = Vec::new();
             set.encode(&mut bytes);
             let base = Version { hlc: Hlc(hlc / 64 * 32 + key as u64 * 4), node: 1 };

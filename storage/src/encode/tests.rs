@@ -96,7 +96,7 @@ proptest! {
     ) {
         let version = Version { hlc: Hlc(hlc), node };
         let mut siblings = SiblingSet::default();
-        siblings.put(Sibling { dot: Dot { event: hlc | 1, actor: node | 1 }, expiry: None, value: &value });
+        siblings.put(Sibling::new(Dot { event: hlc | 1, actor: node | 1 }, None, &value));
         let mut set = Vec::new();
         siblings.encode(&mut set);
         let body = match kind {

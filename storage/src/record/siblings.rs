@@ -75,6 +75,15 @@ pub(super) struct StagedSiblings<'a> {
 }
 
 impl StagedSiblings<'_> {
+    /// Whether `other`, of the same cell, is to be taken instead: it is newer, or it is this row from before it was swept,
+    /// as of registers (see [`Register::yields_to`]). A row is swept value by value, so of two states of one that with
+    /// fewer swept values is the earlier one.
+    fn yields_to(&self, other: &StagedSiblings<'_>) -> bool {
+        let swept = |staged: &StagedSiblings<'_>| decoded(&staged.cell()).swept();
+        self.version < other.version
+            || self.version == other.version && self.set != other.set && swept(self) > swept(other)
+    }
+
     fn cell(&self) -> SiblingCell<'_> {
         SiblingCell { actor: self.actor, version: self.version, base: self.base, set: &self.set }
     }
@@ -152,8 +161,7 @@ impl Record {
     #[must_use]
     pub fn siblings(&self, now: UnixMillis) -> Vec<LiveSibling<'_>> {
         let state = self.sibling_state();
-        let is_live = |expiry: Option<UnixMillis>| expiry.is_none_or(|at| at > now);
-        let live = state.set.siblings().iter().filter(|sibling| is_live(sibling.expiry));
+        let live = state.set.siblings().iter().filter(|sibling| sibling.is_live(now));
         let mut siblings: Vec<LiveSibling<'_>> = live
             .map(|sibling| LiveSibling {
                 dot: sibling.dot,
@@ -265,7 +273,7 @@ impl<'a> super::RecordBuilder<'a> {
         let staged = StagedSiblings { actor, version, base, set };
         match self.siblings.binary_search_by_key(&actor, |cell| cell.actor) {
             Ok(at) => {
-                if let Some(own) = self.siblings.get_mut(at).filter(|own| own.version < version) {
+                if let Some(own) = self.siblings.get_mut(at).filter(|own| own.yields_to(&staged)) {
                     *own = staged;
                 }
             }

@@ -155,7 +155,7 @@ fn siblings(actor: u64, hlc: u64, base: Version, seen: &[(u64, u64)], value: &'s
     let mut context = VersionVector::default();
     seen.iter().for_each(|&(actor, event)| context.see(Dot { event, actor }));
     set.discard(&context);
-    set.put(Sibling { dot: Dot { event: hlc, actor }, expiry: None, value });
+    set.put(Sibling::new(Dot { event: hlc, actor }, None, value));
     let mut bytes = Vec::new();
     set.encode(&mut bytes);
     let body = Body::Siblings { base, set: Vec::leak(bytes) };
@@ -219,9 +219,9 @@ fn of_cells_that_know_the_same_the_newer_row_stays_everywhere() {
 #[test]
 fn the_newest_sibling_is_the_plain_view_until_it_expires() {
     let mut set = SiblingSet::default();
-    set.put(Sibling { dot: Dot { event: 8, actor: 1 }, expiry: Some(NOW), value: b"gone" });
-    set.put(Sibling { dot: Dot { event: 7, actor: 2 }, expiry: Some(UnixMillis(9_000)), value: b"later" });
-    set.put(Sibling { dot: Dot { event: 6, actor: 3 }, expiry: None, value: b"oldest" });
+    set.put(Sibling::new(Dot { event: 8, actor: 1 }, Some(NOW), b"gone"));
+    set.put(Sibling::new(Dot { event: 7, actor: 2 }, Some(UnixMillis(9_000)), b"later"));
+    set.put(Sibling::new(Dot { event: 6, actor: 3 }, None, b"oldest"));
     let mut bytes = Vec::new();
     set.encode(&mut bytes);
     let body = Body::Siblings { base: Version::ZERO, set: &bytes };

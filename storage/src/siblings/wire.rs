@@ -6,6 +6,8 @@
 //!          count varint | count × { actor's place in the vector varint | events behind its last varint
 //!                                   | expiry ms varint (0: none) | value length varint }       by ascending dot
 //!          values
+//! swept    format u8 = 2 | as above, but for 0 instead of the length of a swept value, which must have an expiry, and
+//!          the length + 1 of any other: a set of which at least one value was swept
 //! ```
 //! Integers are little-endian, varints LEB128 in their shortest form. One set has one encoding.
 
@@ -17,6 +19,7 @@ use super::{
 };
 
 const FORMAT: u8 = 1;
+const FORMAT_SWEPT: u8 = 2;
 const ENTRY_BYTES: usize = 16;
 
 impl VersionVector {
@@ -50,7 +53,8 @@ impl<'a> SiblingSet<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert!(self.seen.len() <= ACTORS_MAX, "who writes folds actors");
         debug_assert!(self.siblings.len() <= SIBLINGS_ENCODED_MAX, "who writes merges siblings");
-        out.push(FORMAT);
+        let has_swept = self.swept() > 0;
+        out.push(if has_swept { FORMAT_SWEPT } else { FORMAT });
         self.seen.encode(out);
         put_varint64(out, self.siblings.len() as u64);
         for sibling in &self.siblings {
@@ -59,7 +63,8 @@ impl<'a> SiblingSet<'a> {
             put_varint64(out, place as u64);
             put_varint64(out, self.seen.of(actor).saturating_sub(event));
             put_varint64(out, sibling.expiry.map_or(0, |at| at.0));
-            put_varint64(out, sibling.value.len() as u64);
+            let length = sibling.value.len() as u64;
+            put_varint64(out, if has_swept && !sibling.is_swept { length + 1 } else { length });
         }
         self.siblings.iter().for_each(|sibling| out.extend_from_slice(sibling.value));
     }
@@ -67,15 +72,16 @@ impl<'a> SiblingSet<'a> {
     /// Reads what [`SiblingSet::encode`] wrote; `bytes` must hold nothing else. Allocates no more than `bytes` pay for.
     pub fn decode(bytes: &'a [u8]) -> Result<SiblingSet<'a>, MalformedSiblings> {
         let (&format, rest) = bytes.split_first().ok_or(MalformedSiblings)?;
-        if format != FORMAT {
+        if format != FORMAT && format != FORMAT_SWEPT {
             return Err(MalformedSiblings);
         }
+        let may_be_swept = format == FORMAT_SWEPT;
         let (seen, rest) = VersionVector::decode(rest)?;
         let (count, mut rest) = take_count(rest, SIBLINGS_ENCODED_MAX)?;
         // Each head takes four bytes at least.
         let mut heads = Vec::with_capacity(count.min(rest.len() / 4));
         for _ in 0..count {
-            let head = take_head(&seen, rest)?;
+            let head = take_head(&seen, rest, may_be_swept)?;
             rest = head.2;
             heads.push((head.0, head.1));
         }
@@ -85,11 +91,9 @@ impl<'a> SiblingSet<'a> {
             siblings.push(sibling);
         }
         let is_in_order = siblings.is_sorted_by(|a, b| super::place(a.dot) < super::place(b.dot));
-        if rest.is_empty() && is_in_order {
-            Ok(SiblingSet { seen, siblings })
-        } else {
-            Err(MalformedSiblings)
-        }
+        let set = SiblingSet { seen, siblings };
+        let is_of_format = (set.swept() > 0) == may_be_swept;
+        if rest.is_empty() && is_in_order && is_of_format { Ok(set) } else { Err(MalformedSiblings) }
     }
 }
 
@@ -97,6 +101,7 @@ impl<'a> SiblingSet<'a> {
 fn take_head<'a>(
     seen: &VersionVector,
     bytes: &'a [u8],
+    may_be_swept: bool,
 ) -> Result<(Sibling<'a>, usize, &'a [u8]), MalformedSiblings> {
     let (place, rest) = take_varint(bytes)?;
     let (behind, rest) = take_varint(rest)?;
@@ -105,9 +110,14 @@ fn take_head<'a>(
     let place = usize::try_from(place).map_err(|_| MalformedSiblings)?;
     let &(actor, last) = seen.0.get(place).filter(|entry| entry.0 != PLAIN).ok_or(MalformedSiblings)?;
     let event = last.checked_sub(behind).filter(|&event| event > 0).ok_or(MalformedSiblings)?;
-    let length = usize::try_from(length).map_err(|_| MalformedSiblings)?;
     let expiry = (expiry > 0).then_some(UnixMillis(expiry));
-    Ok((Sibling { dot: Dot { event, actor }, expiry, value: &[] }, length, rest))
+    let is_swept = may_be_swept && length == 0;
+    if is_swept && expiry.is_none() {
+        return Err(MalformedSiblings);
+    }
+    let length = if may_be_swept { length.saturating_sub(1) } else { length };
+    let length = usize::try_from(length).map_err(|_| MalformedSiblings)?;
+    Ok((Sibling { dot: Dot { event, actor }, expiry, value: &[], is_swept }, length, rest))
 }
 
 fn take_count(bytes: &[u8], most: usize) -> Result<(usize, &[u8]), MalformedSiblings> {

@@ -234,7 +234,7 @@ pub(super) fn delete_rows(
         if parts.key_bytes == start.len() && is_doomed(&row) {
             rows += 1;
             batch.delete(Family::Rows, row_key);
-            if let Some(at) = row.expiry {
+            if let Some(at) = row.due_at() {
                 let mut entry = Vec::new();
                 put_expiry_key(&mut entry, at, &row);
                 batch.delete(Family::Expiry, &entry);

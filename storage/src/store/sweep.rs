@@ -5,6 +5,8 @@
 //!
 //! - the row is the newest of its cell: a tombstone of the same version and expiry takes its place, under the same row
 //!   key. Every replica does so for itself and comes to the same bytes;
+//! - the row holds siblings: those that have expired lose their values, and the row stays as it is otherwise. The next of
+//!   them that expires gives it an entry again;
 //! - it is superseded, or no longer there: nothing else to do;
 //! - it was swept before (its value was delivered once more and swept in between): nothing else to do.
 //!
@@ -17,13 +19,14 @@ use std::collections::BTreeSet;
 use super::Store;
 use super::handoff::PASS_TRIES_MAX;
 use crate::batch::{Batch, Family};
-use crate::encode::{decode_row_key, decode_row_value, put_key};
+use crate::encode::{decode_row_key, decode_row_value, put_key, row_of};
 use crate::engine::{Step, Tier};
 use crate::error::StorageError;
 use crate::expiry::{self, Due};
 use crate::key::KeyRef;
-use crate::row::{Body, Cell, Row};
-use crate::version::UnixMillis;
+use crate::row::{Body, Row};
+use crate::siblings::SiblingSet;
+use crate::version::{UnixMillis, Version};
 
 /// How far a pass over the due part of the expiry index has come. [`SweepPass::default`] begins one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,9 +40,9 @@ pub struct SweepPass {
 pub struct SweepStep {
     /// Index entries that were due.
     pub due: usize,
-    /// Rows that became tombstones.
+    /// Rows that became tombstones, or of which siblings were swept.
     pub swept: usize,
-    /// Bytes of their values.
+    /// Bytes of the values that were freed.
     pub bytes_freed: u64,
     /// Entries left to the next pass, since their keys were being written.
     pub busy: usize,
@@ -69,7 +72,7 @@ impl Store {
         };
         let begun: Vec<&Due> = self.begin_sweeping(&due);
         step.busy = due.len() - begun.len();
-        let result = self.sweep_begun(&begun, &mut step);
+        let result = self.sweep_begun(&begun, now, &mut step);
         for due in begun {
             let key = KeyRef::new(due.db, &due.key);
             self.cache.remove(key.hash64(), key);
@@ -96,16 +99,17 @@ impl Store {
         due.iter().filter(begins).collect()
     }
 
-    fn sweep_begun(&self, begun: &[&Due], step: &mut SweepStep) -> Result<(), StorageError> {
+    fn sweep_begun(&self, begun: &[&Due], now: UnixMillis, step: &mut SweepStep) -> Result<(), StorageError> {
         let mut batch = Batch::default();
         for due in begun {
-            if let Some(freed) = self.sweep_row(due, &mut batch)? {
-                step.swept += 1;
-                step.bytes_freed += freed;
-            }
+            // Before the row, which may put the next one.
             let mut entry = Vec::new();
             expiry::put_due(&mut entry, due);
             batch.delete(Family::Expiry, &entry);
+            if let Some(freed) = self.sweep_row(due, now, &mut batch)? {
+                step.swept += 1;
+                step.bytes_freed += freed;
+            }
         }
         if batch.is_empty() {
             return Ok(());
@@ -113,32 +117,49 @@ impl Store {
         self.write_row_removal(&mut batch)
     }
 
-    /// Adds the tombstone to `batch` if the row of `due` is the newest of its cell and not swept. Answers the bytes of its
-    /// value.
-    fn sweep_row(&self, due: &Due, batch: &mut Batch) -> Result<Option<u64>, StorageError> {
+    /// Adds what is left of the row of `due` at `now` to `batch`, if that is the newest of its cell and has a value that
+    /// expired and was not swept. Answers how many bytes that frees.
+    fn sweep_row(&self, due: &Due, now: UnixMillis, batch: &mut Batch) -> Result<Option<u64>, StorageError> {
         let key = KeyRef::new(due.db, &due.key);
         let mut start = Vec::new();
         put_key(&mut start, key);
         let mut freed = None;
         self.engine.walk_key(&start, Tier::Disk, &mut |row_key, row_value| {
             let parts = decode_row_key(row_key)?;
-            if parts.cell != Cell::Register {
+            if parts.cell != due.cell {
                 return Ok(Step::NextCell);
             }
-            let value = decode_row_value(row_value)?;
-            if let (Body::Value(bytes), true) = (value.body, parts.version == due.version) {
-                let row = Row {
-                    key,
-                    cell: parts.cell,
-                    version: parts.version,
-                    expiry: value.expiry,
-                    body: value.body,
-                };
-                batch.sweep(&row);
-                freed = Some(bytes.len() as u64);
+            let row = row_of(key, &parts, &decode_row_value(row_value)?);
+            if row.version != due.version {
+                return Ok(Step::Stop);
+            }
+            match row.body {
+                Body::Value(bytes) => {
+                    batch.sweep(&Row { body: Body::Tombstone, ..row });
+                    freed = Some(bytes.len() as u64);
+                }
+                Body::Siblings { base, set } => freed = sweep_siblings(&row, base, set, now, batch)?,
+                Body::Tombstone | Body::Counter { .. } => {}
             }
             Ok(Step::Stop)
         })?;
         Ok(freed)
     }
+}
+
+/// Adds `row`, a sibling row, without the values that have expired at `now`.
+fn sweep_siblings(
+    row: &Row<'_>,
+    base: Version,
+    set: &[u8],
+    now: UnixMillis,
+    batch: &mut Batch,
+) -> Result<Option<u64>, StorageError> {
+    let mut set =
+        SiblingSet::decode(set).map_err(|_| StorageError::damaged("a row's siblings do not parse"))?;
+    let Some(freed) = set.sweep(now) else { return Ok(None) };
+    let mut left = Vec::new();
+    set.encode(&mut left);
+    batch.sweep(&Row { body: Body::Siblings { base, set: &left }, ..*row });
+    Ok(Some(freed as u64))
 }

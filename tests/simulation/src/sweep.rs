@@ -56,7 +56,9 @@ fn sweep_anew(process: &mut Process, node: usize, sweep: &Sweep) -> Option<Sweep
     let mut batch = process.store.batch();
     for due in due {
         let key = KeyRef::new(due.db, &due.key);
-        if process.store.read(key).ok()?.register()?.version == due.version {
+        let record = process.store.read(key).ok()?;
+        let is_newest = record.register().is_some_and(|register| register.version == due.version);
+        if due.cell == Cell::Register && is_newest {
             let version = Version { hlc: process.hlc.stamp(sweep.until), node: node_id(node).0 };
             batch.push(&Row { key, cell: Cell::Register, version, expiry: None, body: Body::Tombstone });
         }

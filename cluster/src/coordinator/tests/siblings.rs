@@ -31,7 +31,7 @@ fn nothing() -> CausalContext {
 /// The sibling cell of another actor.
 fn siblings(actor: u64, hlc: u64, base: Version, value: &'static [u8]) -> Record {
     let mut set = SiblingSet::default();
-    set.put(Sibling { dot: Dot { event: hlc, actor }, expiry: None, value });
+    set.put(Sibling::new(Dot { event: hlc, actor }, None, value));
     let mut bytes = Vec::new();
     set.encode(&mut bytes);
     Record::of_row(&Row {

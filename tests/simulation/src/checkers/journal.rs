@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use gyre_cluster::clock::CLOCK_DRIFT_MS_MAX;
-use gyre_storage::siblings::{Dot, SiblingSet};
+use gyre_storage::siblings::{Dot, Sibling, SiblingSet};
 use gyre_storage::{Body, Cell, KeyRef, Record, Row, UnixMillis, Version};
 
 use crate::history::Key;
@@ -30,6 +30,8 @@ struct KeyRows {
     by_word: BTreeMap<u64, Version>,
     /// The dot under which an operation's value is among the siblings.
     dots: BTreeMap<u64, Dot>,
+    /// Each sibling's value.
+    siblings: BTreeMap<Dot, u64>,
 }
 
 /// All rows, by key.
@@ -93,7 +95,9 @@ impl Journal {
                 if let Some(word) = last_word(sibling.value) {
                     rows.dots.entry(word).or_insert(sibling.dot);
                 }
+                rows.siblings.entry(sibling.dot).or_insert(hash_of(sibling.value));
             }
+            self.check_siblings(key, row);
         }
     }
 
@@ -115,6 +119,20 @@ impl Journal {
                 "a row that nobody wrote: {row:?} of {}",
                 String::from_utf8_lossy(row.key.key)
             ));
+        }
+        self.check_siblings(key, row);
+    }
+
+    /// The siblings of a row have the values that were written, or none if they expired and were swept.
+    fn check_siblings(&mut self, key: usize, row: &Row<'_>) {
+        let Body::Siblings { set, .. } = row.body else { return };
+        let set = SiblingSet::decode(set).expect("a row that is sent can be decoded");
+        let values = &self.keys[key].siblings;
+        let is_known = |sibling: &Sibling<'_>| {
+            values.get(&sibling.dot).is_some_and(|hash| sibling.is_swept || *hash == hash_of(sibling.value))
+        };
+        if !set.siblings().iter().all(is_known) {
+            self.violated(format!("siblings that nobody wrote: {set:?} of {row:?}"));
         }
     }
 
@@ -191,15 +209,25 @@ fn content(row: &Row<'_>) -> u64 {
     let expiry = row.expiry.map_or(0, |at| at.0 + 1);
     match row.body {
         Body::Tombstone => mix(1),
-        Body::Value(value) => value.chunks(8).fold(mix(expiry ^ 2), |hash, chunk| {
-            let word = chunk.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
-            mix(hash.rotate_left(9) ^ word)
-        }),
+        Body::Value(value) => mix(expiry ^ 2) ^ hash_of(value),
+        // All but the values, which may be swept one by one.
         Body::Siblings { base, set } => {
-            set.iter().fold(mix(4 ^ base.hlc.0) ^ base.node, |hash, &byte| mix(hash ^ u64::from(byte)))
+            let set = SiblingSet::decode(set).expect("a row that is sent can be decoded");
+            let seen = set.seen().iter().map(|dot| (dot, 0));
+            let held = set.siblings().iter().map(|s| (s.dot, 1 + s.expiry.map_or(0, |at| at.0 + 1)));
+            seen.chain(held).fold(mix(4 ^ base.hlc.0) ^ base.node, |hash, (dot, about)| {
+                mix(mix(mix(hash ^ dot.actor) ^ dot.event) ^ about)
+            })
         }
         Body::Counter { base, sum } => mix(mix(mix(3 ^ base.hlc.0) ^ base.node) ^ sum as u64),
     }
+}
+
+fn hash_of(value: &[u8]) -> u64 {
+    value.chunks(8).fold(mix(value.len() as u64), |hash, chunk| {
+        let word = chunk.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        mix(hash.rotate_left(9) ^ word)
+    })
 }
 
 /// The word that operation `tag` writes into a value.
