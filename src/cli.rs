@@ -1,6 +1,7 @@
 //! The command line: `gyre server`, `dev`, `status`, `ring`, `hints`, `repair`, `version`.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::config::table::SETTINGS;
 use crate::config::{Config, ConfigError};
+use crate::server::Ended;
 use crate::status::StatusError;
 use crate::status::repair::Scope;
 use crate::{dev, logging, server, status};
@@ -50,7 +52,17 @@ pub fn run() -> ExitCode {
 fn run_server(matches: &ArgMatches) -> Result<(), String> {
     let config = config(matches, std::env::vars_os()).map_err(|error| error.to_string())?;
     logging::start(config.log_level, config.log_format);
-    server::run(config).map_err(|error| error.to_string())
+    match server::run(config).map_err(|error| error.to_string())? {
+        Ended::Stopped => Ok(()),
+        Ended::Rejoining => Err(begin_anew()),
+    }
+}
+
+/// Puts a fresh process of the same program, with the same arguments, in the place of this one. Answers why it could not.
+fn begin_anew() -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
+    format!("this node must be started again, to rejoin empty: {error}")
 }
 
 /// The settings that the flags, `variables` and the file they name give.

@@ -48,7 +48,9 @@ impl Replay {
         let (node, now) = (self.worker.node(), self.worker.now());
         let mut core = self.core.borrow_mut();
         let config = node.config.load();
-        core.set_limits(config.hint_replay_rate, Duration::from_secs(config.hint_window_seconds));
+        // Hints hold the purging of deletions up: they must not wait for as long as those do.
+        let window_seconds = config.hint_window_seconds.min(config.tombstone_grace_seconds / 2);
+        core.set_limits(config.hint_replay_rate, Duration::from_secs(window_seconds));
         node.store.set_hint_bytes_max(config.max_hint_bytes as u64);
         let ring = node.ring.load_full();
         for (member, is_live) in self.worker.liveness(&ring) {

@@ -3,6 +3,7 @@
 //! This crate is the shell around the pure cores of `gyre-cluster`: sockets, threads, settings and commands. See
 //! ARCHITECTURE.md for the picture and the life of a request.
 
+pub mod absence;
 pub mod cli;
 pub mod config;
 pub mod dev;
@@ -16,6 +17,8 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod peer;
+pub mod purger;
+pub mod rejoin;
 pub mod repair;
 pub mod server;
 pub mod session;

@@ -1,14 +1,18 @@
 //! The node: what its workers share.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use gyre_cluster::clock::HybridClock;
 use gyre_cluster::gossip::PeerView;
 use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::node::NodeId;
+use gyre_cluster::purge::PurgeStatus;
+use gyre_cluster::purge::absence::Vote;
 use gyre_cluster::repair::{RepairStatus, Verified};
 use gyre_cluster::ring::Ring;
 use gyre_cluster::sweep::SweepStatus;
@@ -28,9 +32,9 @@ use crate::timekeeping::Timekeeping;
 use crate::worker::locks::KeyLocks;
 use crate::worker::mailbox::{Letter, Mailbox};
 
-const META_NODE_ID: &str = "node-id";
-const META_INCARNATION: &str = "incarnation";
-const META_TOPOLOGY: &str = "topology";
+pub(crate) const META_NODE_ID: &str = "node-id";
+pub(crate) const META_INCARNATION: &str = "incarnation";
+pub(crate) const META_TOPOLOGY: &str = "topology";
 
 /// Everything the workers of one node share. Built once at start.
 pub struct Node {
@@ -69,6 +73,14 @@ pub struct Node {
     pub handoff: ArcSwap<Vec<TargetStatus>>,
     /// What the sweeper of expired rows has done; shown by worker 0.
     pub sweeping: ArcSwap<SweepStatus>,
+    /// How purging stands; shown by worker 0.
+    pub purging: ArcSwap<PurgeStatus>,
+    /// The clock before which this node keeps nothing for others; zero while it does not know. Gossip tells.
+    pub keeps_nothing_before: AtomicU64,
+    /// How long members have been down, as far as this node has seen; shown by worker 0.
+    pub absences: ArcSwap<BTreeMap<NodeId, Duration>>,
+    /// Whom this node has seen down for longer than the grace period. Gossip tells.
+    pub away: ArcSwap<Vec<Vote>>,
     /// How far replicas are known to agree, as it is saved.
     pub verified: ArcSwap<Verified>,
     /// How anti-entropy stands; shown by worker 0.
@@ -83,6 +95,8 @@ pub struct Node {
     pub run_id: String,
     /// Set on SIGTERM: no new connections, then stop.
     pub stopping: AtomicBool,
+    /// The process is to end, and a new one to begin empty ([`crate::rejoin`]).
+    pub rejoining: AtomicBool,
     /// The workers know that the store has failed.
     failure_is_told: AtomicBool,
     /// Serialises changes of the topology document.
@@ -134,6 +148,10 @@ impl Node {
             metrics: Metrics::new(mailboxes.len()),
             handoff: ArcSwap::default(),
             sweeping: ArcSwap::default(),
+            purging: ArcSwap::default(),
+            absences: ArcSwap::default(),
+            away: ArcSwap::default(),
+            keeps_nothing_before: AtomicU64::new(0),
             verified: ArcSwap::from_pointee(verified),
             repair: ArcSwap::default(),
             slowlog: SlowLog::default(),
@@ -142,6 +160,7 @@ impl Node {
             started_at,
             run_id: format!("{nonce:032x}{:08x}", std::process::id()),
             stopping: AtomicBool::new(false),
+            rejoining: AtomicBool::new(false),
             failure_is_told: AtomicBool::new(false),
             installing: Mutex::new(()),
         })
@@ -161,6 +180,23 @@ impl Node {
         self.store.meta_put(META_INCARNATION, &incarnation.to_be_bytes())?;
         self.incarnation.store(incarnation, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether what `member` holds as `incarnation` has lapsed: it was away for too long, and has not come back empty.
+    pub fn has_lapsed(&self, member: NodeId, incarnation: u64) -> bool {
+        let topology = self.topology.load();
+        (**topology).as_ref().is_some_and(|topology| topology.has_lapsed(member, incarnation))
+    }
+
+    /// The members whose data has lapsed and that have not come back.
+    pub fn lapsed(&self) -> BTreeSet<NodeId> {
+        let topology = self.topology.load();
+        (**topology).as_ref().map(Topology::lapsed).unwrap_or_default()
+    }
+
+    /// Whether the others have gone on without what this node holds: it must come back empty.
+    pub fn has_lapsed_itself(&self) -> bool {
+        self.has_lapsed(self.id, self.incarnation())
     }
 
     /// What this node says of itself in the topology document.

@@ -144,6 +144,7 @@ impl Running {
             }
         }
         core.set_ring(now, ring, &mut effects);
+        core.set_lapsed(node.lapsed());
         core.step(now, clock, &mut effects);
         let wait = core.wait();
         let mut shown_at = self.shown_at.borrow_mut();

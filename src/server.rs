@@ -14,17 +14,27 @@ use crate::config::rules::PROTECTED_MODE_TEXT;
 use crate::config::{Config, peer_bind_address, protected_mode_denies};
 use crate::error::StartError;
 use crate::node::Node;
+use crate::rejoin;
 use crate::worker;
 use crate::worker::mailbox::{Letter, mailbox};
 
 /// How often the write-ahead log is synced under `appendfsync everysec`.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
+/// How a node has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// It is to begin anew, empty ([`crate::rejoin`]): in a fresh process.
+    Rejoining,
+}
+
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// [`StartError`] if it cannot start: the directory, a port, the settings.
-pub fn run(config: Config) -> Result<(), StartError> {
+pub fn run(config: Config) -> Result<Ended, StartError> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
     let clients = listen((config.bind, config.port).into(), "port")?;
@@ -59,9 +69,12 @@ pub fn run(config: Config) -> Result<(), StartError> {
     stop.store(true, Ordering::Release);
     keeper.thread().unpark();
     join(vec![keeper]);
+    if node.rejoining.load(Ordering::Acquire) {
+        return Ok(Ended::Rejoining);
+    }
     node.store.sync()?;
     tracing::info!("stopped; everything acknowledged is on disk");
-    Ok(())
+    Ok(Ended::Stopped)
 }
 
 fn open_store(config: &Config) -> Result<Store, StartError> {
@@ -71,14 +84,19 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
         block_cache_bytes: config.block_cache_size,
         row_cache_bytes: config.row_cache_size,
         hint_bytes_max: config.max_hint_bytes as u64,
-        ..StoreOptions::new(config.dir.join("store"))
+        ..StoreOptions::new(config.dir.join(rejoin::STORE))
     };
     std::fs::create_dir_all(&config.dir)
         .map_err(|source| StartError::Directory { dir: config.dir.clone(), source })?;
-    Store::open(&options).map_err(|what| match what {
+    let rejoin = rejoin::prepare(&config.dir)?;
+    let store = Store::open(&options).map_err(|what| match what {
         StorageError::Damaged { .. } => StartError::Damaged { dir: config.dir.clone(), what },
         what => what.into(),
-    })
+    })?;
+    if let Some(rejoin) = rejoin {
+        rejoin.finish(&store, &config.dir)?;
+    }
+    Ok(store)
 }
 
 fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {

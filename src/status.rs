@@ -138,6 +138,7 @@ fn status_text(status: &Json) -> String {
     text += &format!("Asked    node {}, up {} s\n", field(status, "node"), field(status, "uptime-seconds"));
     let oldest = field(status, "oldest-unverified-seconds");
     text += &format!("Compared with the other replicas: all slots within the last {oldest} s\n");
+    text += &purging_text(status);
     let warnings = status.get("warnings").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
     text += &warnings.iter().map(|warning| format!("WARNING  {}\n", plain(warning))).collect::<String>();
     text.push('\n');
@@ -176,6 +177,20 @@ fn status_text(status: &Json) -> String {
     text += "\nU up, D down; N normal, J joining, L left, F its store has failed. PRIMARY, OWNS: share of the slots a node leads, and keeps.
 PHI: how suspicious its silence is (phi-threshold is dead). SKEW: how far its wall clock is ahead of the asked node's.\n";
     text
+}
+
+/// One line on what has become of deletions.
+fn purging_text(status: &Json) -> String {
+    let grace = field(status, "tombstone-grace-seconds");
+    let horizon = match status.get("purge-horizon-seconds").and_then(Json::as_u64) {
+        Some(seconds) => format!("gone if older than {seconds} s"),
+        None => "none is gone yet".into(),
+    };
+    let held_up = match field(status, "purge-held-up-by").as_str() {
+        "-" => String::new(),
+        nodes => format!("; held up by {nodes}"),
+    };
+    format!("Records of deletions: {horizon} (tombstone-grace {grace} s){held_up}\n")
 }
 
 /// Two letters as nodetool prints them: up or down, and what the node does.
@@ -298,8 +313,18 @@ mod tests {
             node("127.0.0.1:6381", true, "joining"),
         ]);
         let warnings = Value::Array(vec![bulk("the wall clock is wrong")]);
-        let status = map(&[("cluster-name", bulk("gyre")), ("warnings", warnings), ("nodes", nodes)]);
+        let held_up = Value::Array(vec![bulk("127.0.0.1:6380")]);
+        let status = map(&[
+            ("cluster-name", bulk("gyre")),
+            ("warnings", warnings),
+            ("nodes", nodes),
+            ("purge-horizon-seconds", Value::Int(400_000)),
+            ("purge-held-up-by", held_up),
+            ("tombstone-grace-seconds", Value::Int(259_200)),
+        ]);
         let text = status_text(&json(&status));
+        let line = "Records of deletions: gone if older than 400000 s (tombstone-grace 259200 s); held up by 127.0.0.1:6380";
+        assert!(text.lines().any(|have| have == line), "{text}");
         assert!(text.contains("\nWARNING  the wall clock is wrong\n"), "{text}");
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("Cluster  gyre"), "{text}");

@@ -3,6 +3,7 @@
 use gyre_cluster::clock::agreement::{ClockState, Skew};
 use gyre_cluster::gossip::NodeStatus;
 use gyre_cluster::node::NodeId;
+use gyre_cluster::purge::PurgeStatus;
 use gyre_cluster::repair::RepairStatus;
 use gyre_cluster::ring::Ring;
 use gyre_cluster::topology::{Member, MemberState, Topology};
@@ -13,6 +14,7 @@ use crate::http::Observed;
 use crate::metrics::exposition::{ClockGauges, Gauges, PeerGauges, render};
 use crate::node::Node;
 
+mod purge;
 pub mod repair;
 
 /// The answer to `GYRE STATUS`: the cluster, this node, and a map for each member.
@@ -28,6 +30,7 @@ pub fn status_reply(node: &Node) -> Reply {
     pairs.extend(clock(node));
     let oldest = repair::oldest_seconds(&node.repair.load(), node.time.now().wall, node.started_at);
     pairs.push(("oldest-unverified-seconds", oldest.map_or(Reply::Null, number)));
+    pairs.extend(purge::lines(node));
     if let Some(topology) = (**topology).as_ref() {
         pairs.extend(cluster(topology));
         let skews = node.time.skews();
@@ -165,6 +168,11 @@ fn describe(node: &Node, ring: &Ring, member: &Member, skews: &[Skew]) -> Reply 
         ("primary-share", Reply::Double(owned.primary_share())),
         ("replica-share", Reply::Double(owned.replica_share())),
         ("incarnation", number(member.incarnation)),
+        ("lapsed", Reply::Boolean(node.has_lapsed(member.id, member.incarnation))),
+        (
+            "away-seconds",
+            node.absences.load().get(&member.id).map_or(Reply::Null, |away| number(away.as_secs())),
+        ),
         ("version", Reply::text(member.build.as_str())),
         ("queued-bytes", number(queued)),
         ("sent-bytes", number(sent)),
@@ -263,6 +271,8 @@ fn gauges(node: &Node) -> Gauges {
             node.started_at,
         ),
         sweeping: **node.sweeping.load(),
+        purging: PurgeStatus::clone(&node.purging.load()),
+        purge_horizon_seconds: purge::horizon_seconds(node),
         peers: peers.collect(),
     }
 }

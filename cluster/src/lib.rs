@@ -13,6 +13,7 @@ pub mod message;
 pub mod modify;
 pub mod node;
 pub mod outcome;
+pub mod purge;
 pub mod repair;
 pub mod ring;
 pub mod sweep;

@@ -1,17 +1,19 @@
 //! The topology: who belongs to the cluster, as a document that every node keeps and that merges.
 //!
-//! Merging takes the greatest entry of each member and the greatest horizon of each database, so it commutes,
-//! associates and is idempotent: however documents travel, nodes that have seen the same ones agree.
+//! Merging takes the greatest entry and [lapse](Lapse) of each member and the greatest horizon of each database, so it
+//! commutes, associates and is idempotent: however documents travel, nodes that have seen the same ones agree.
 //!
 //! ```text
-//! format: u8 = 1 | cluster id: u128 | cluster name: text | replication factor: u8 | epoch: u64
+//! format: u8 = 1, or 2 if there are lapses | cluster id: u128 | cluster name: text | replication factor: u8 | epoch: u64
 //! members: u16 × { id, incarnation, revision: u64 | state: u8 | client address | peer address
 //!                  | rack: option of text | vnodes: u32 | build: text }                    ascending by id
 //! horizons: u16 × { database: u8 | hlc, node: u64 }                                        ascending by database
+//! lapses: u16 × { id, incarnation, returned: u64 }                             in format 2 only, ascending by id
 //! ```
 //! Integers are little-endian; a text is its length (u16) and its bytes; an address a text and a port (u16); an
 //! option a byte 0, or 1 and the item.
 
+mod lapse;
 mod member;
 
 use std::collections::BTreeMap;
@@ -20,6 +22,7 @@ use std::collections::btree_map::Entry;
 use gyre_storage::key::murmur3_128;
 use gyre_storage::{Hlc, Version};
 
+pub use self::lapse::Lapse;
 pub use self::member::{Endpoint, HOST_BYTES_MAX, LABEL_BYTES_MAX, Member, MemberState};
 use crate::node::NodeId;
 use crate::ring::Ring;
@@ -33,6 +36,8 @@ pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
 pub const REPLICATION_FACTOR_MAX: u8 = 15;
 
 const FORMAT: u8 = 1;
+/// The same with lapses behind.
+const FORMAT_WITH_LAPSES: u8 = 2;
 
 /// What a cluster is and who belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub struct Topology {
     pub members: BTreeMap<NodeId, Member>,
     /// For each flushed database the version at and below which its rows are deleted.
     pub horizons: BTreeMap<u8, Version>,
+    /// The members whose data has lapsed at some time.
+    pub lapses: BTreeMap<NodeId, Lapse>,
 }
 
 /// What a merge changed.
@@ -62,13 +69,15 @@ pub struct Changed {
     pub horizons: bool,
     /// The epoch.
     pub epoch: bool,
+    /// A lapse.
+    pub lapses: bool,
 }
 
 impl Changed {
     /// Whether anything changed: the document is then to be persisted and passed on.
     #[must_use]
     pub const fn any(self) -> bool {
-        self.members || self.ring || self.horizons || self.epoch
+        self.members || self.ring || self.horizons || self.epoch || self.lapses
     }
 }
 
@@ -125,7 +134,7 @@ pub enum TopologyError {
     #[error("malformed topology")]
     Malformed,
     /// The bytes are a topology of a format that this version of Gyre does not know.
-    #[error("topology format {found} is not supported, only {FORMAT}")]
+    #[error("topology format {found} is not supported, only {FORMAT} and {FORMAT_WITH_LAPSES}")]
     UnsupportedFormat {
         /// The format found.
         found: u8,
@@ -159,6 +168,7 @@ impl Topology {
             epoch: 1,
             members,
             horizons: BTreeMap::new(),
+            lapses: BTreeMap::new(),
         }
     }
 
@@ -181,6 +191,9 @@ impl Topology {
         }
         for (&db, &horizon) in &other.horizons {
             changed.horizons |= self.raise_horizon(db, horizon);
+        }
+        for (&id, &lapse) in &other.lapses {
+            changed.lapses |= self.put_lapse(id, lapse);
         }
         Ok(changed)
     }
@@ -220,6 +233,8 @@ impl Topology {
         }
         let mut changed = Changed::default();
         self.put(&admitted, &mut changed);
+        // It holds nothing.
+        changed.lapses = self.return_empty(admitted.id, admitted.incarnation);
         Ok(changed)
     }
 
@@ -283,7 +298,8 @@ impl Topology {
     /// The document as bytes, for disk and peers. Equal documents have equal bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![FORMAT];
+        // Versions that know no lapses can read a document without any.
+        let mut out = vec![if self.lapses.is_empty() { FORMAT } else { FORMAT_WITH_LAPSES }];
         out.extend_from_slice(&self.cluster_id.to_le_bytes());
         put_text(&mut out, &self.cluster_name);
         out.push(self.replication_factor);
@@ -296,6 +312,10 @@ impl Topology {
             out.extend_from_slice(&horizon.hlc.0.to_le_bytes());
             out.extend_from_slice(&horizon.node.to_le_bytes());
         }
+        if !self.lapses.is_empty() {
+            put_count(&mut out, self.lapses.len());
+            self.lapses.iter().for_each(|(&id, lapse)| lapse.encode(id, &mut out));
+        }
         out
     }
 
@@ -306,7 +326,7 @@ impl Topology {
     pub fn decode(bytes: &[u8]) -> Result<Topology, TopologyError> {
         let mut reader = Reader::new(bytes);
         let found = reader.u8()?;
-        if found != FORMAT {
+        if ![FORMAT, FORMAT_WITH_LAPSES].contains(&found) {
             return Err(TopologyError::UnsupportedFormat { found });
         }
         let (cluster_id, cluster_name) = (reader.u128()?, reader.text(CLUSTER_NAME_BYTES_MAX)?);
@@ -315,18 +335,24 @@ impl Topology {
         let horizons = reader.list(256, |reader| {
             Ok((reader.u8()?, Version { hlc: Hlc(reader.u64()?), node: reader.u64()? }))
         })?;
+        let has_lapses = found == FORMAT_WITH_LAPSES;
+        let lapses = if has_lapses { reader.list(MEMBERS_MAX, Lapse::decode)? } else { Vec::new() };
         reader.end()?;
         let is_sound = cluster_id != 0
             && (1..=REPLICATION_FACTOR_MAX).contains(&replication_factor)
             && members.is_sorted_by(|a, b| a.id < b.id)
             && horizons.is_sorted_by(|a, b| a.0 < b.0)
-            && horizons.iter().all(|&(_, horizon)| horizon > Version::ZERO);
+            && horizons.iter().all(|&(_, horizon)| horizon > Version::ZERO)
+            && has_lapses != lapses.is_empty()
+            && lapses.is_sorted_by(|a, b| a.0 < b.0)
+            && lapses.iter().all(|&(_, lapse)| lapse.is_sound());
         if !is_sound {
             return Err(TopologyError::Malformed);
         }
         let members = members.into_iter().map(|member| (member.id, member)).collect();
         let horizons = horizons.into_iter().collect();
-        Ok(Topology { cluster_id, cluster_name, replication_factor, epoch, members, horizons })
+        let lapses = lapses.into_iter().collect();
+        Ok(Topology { cluster_id, cluster_name, replication_factor, epoch, members, horizons, lapses })
     }
 
     fn check_same_cluster(&self, other: &Topology) -> Result<(), TopologyError> {

@@ -23,6 +23,7 @@ use gyre_cluster::hints::HANDOFF_RATE_DEFAULT;
 use gyre_cluster::level::{Consistency, Quorums};
 use gyre_cluster::message::Levels;
 use gyre_cluster::node::NodeId;
+use gyre_cluster::purge::GRACE_DEFAULT;
 use gyre_cluster::repair::{INTERVAL_DEFAULT, RATE_DEFAULT};
 use gyre_cluster::sweep::SWEEP_INTERVAL_DEFAULT;
 use gyre_storage::FsyncPolicy;
@@ -105,6 +106,8 @@ pub struct Config {
     pub hint_replay_rate: u32,
     /// Seconds between two passes over the keys that have expired.
     pub ttl_sweep_interval_seconds: u64,
+    /// Age in seconds at which the record of a deletion may go, once all replicas have agreed that they have it.
+    pub tombstone_grace_seconds: u64,
     /// Seconds between two comparisons of what two nodes both keep; 0 = only when asked to, and of marked slots.
     pub anti_entropy_interval_seconds: u64,
     /// Records a second that this node sends and takes in for anti-entropy.
@@ -180,6 +183,7 @@ impl Default for Config {
             anti_entropy_interval_seconds: INTERVAL_DEFAULT.as_secs(),
             anti_entropy_rate: RATE_DEFAULT,
             ttl_sweep_interval_seconds: SWEEP_INTERVAL_DEFAULT.as_secs(),
+            tombstone_grace_seconds: GRACE_DEFAULT.as_secs(),
             phi_threshold: 8.0,
             gossip_interval_ms: 1_000,
             client_mode: ClientMode::Standalone,

@@ -3,6 +3,7 @@
 use gyre_cluster::coordinator::{Operation, Statistics};
 use gyre_cluster::hints::TargetStatus;
 use gyre_cluster::level::Consistency;
+use gyre_cluster::purge::PurgeStatus;
 use gyre_cluster::repair::RepairStatus;
 use gyre_cluster::sweep::SweepStatus;
 use gyre_storage::tree::TreeStats;
@@ -16,6 +17,7 @@ use prometheus::{Encoder, TextEncoder};
 use super::{CommandStats, Metrics};
 
 mod clock;
+mod purge;
 mod repair;
 
 pub use clock::ClockGauges;
@@ -57,6 +59,10 @@ pub struct Gauges {
     pub hint_targets: Vec<TargetStatus>,
     /// What the sweeper of expired rows has done.
     pub sweeping: SweepStatus,
+    /// What purging does.
+    pub purging: PurgeStatus,
+    /// How old the least purge horizon is; `None` while some slot has none.
+    pub purge_horizon_seconds: Option<u64>,
     /// What anti-entropy does.
     pub repair: RepairStatus,
     /// How long ago the slot was compared that was not for longest.
@@ -98,6 +104,7 @@ pub fn render(metrics: &Metrics, gauges: &Gauges) -> String {
     hints(&mut families, gauges);
     repair::add(&mut families, &gauges.repair, gauges.oldest_unverified_seconds);
     sweeping(&mut families, &gauges.sweeping);
+    purge::add(&mut families, &gauges.purging, gauges.purge_horizon_seconds);
     store(&mut families, gauges);
     families.0.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
     families.text()
@@ -506,6 +513,8 @@ mod tests {
     fn the_text_shows_what_the_gauges_say() {
         let mut gauges = Gauges { ring_members: 3, ring_formed: true, ..Gauges::default() };
         gauges.sweeping = SweepStatus { due: 9, swept: 8, bytes_freed: 7, lag_ms: 12_345 };
+        gauges.purging = PurgeStatus { keys: 21, rows: 22, ..PurgeStatus::default() };
+        gauges.purge_horizon_seconds = Some(300_000);
         gauges.repair.totals.rows_received = 5;
         gauges.oldest_unverified_seconds = Some(61);
         gauges.peers.push(PeerGauges { node: "abc".into(), queued_bytes: 77, ..PeerGauges::default() });
@@ -522,6 +531,9 @@ mod tests {
             "gyre_anti_entropy_oldest_unverified_seconds 61",
             "gyre_sweep_swept_total 8",
             "gyre_sweep_lag_seconds 12",
+            "gyre_purge_keys_total 21",
+            "gyre_purge_rows_total 22",
+            "gyre_purge_horizon_age_seconds 300000",
         ] {
             assert!(has_line(&text, line), "{line} is missing from\n{text}");
         }

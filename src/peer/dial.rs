@@ -143,8 +143,11 @@ async fn connect(worker: &Rc<Worker>, address: &str, target: &Target) -> Result<
     link::end_when_unheard(&stream)?;
     let (peer, rest) = greet::dialled(&mut stream, worker.node(), worker.index).await?;
     let id = peer.identity.node;
+    if worker.node().has_lapsed(peer.identity.node, peer.identity.incarnation) {
+        return Err(GreetError::Lapsed);
+    }
     let (read, write) = stream.into_split();
-    let link = Link::new(write, QUEUE_BYTES_MAX, worker.node().peers.statistics(id));
+    let link = Link::new(id, write, QUEUE_BYTES_MAX, worker.node().peers.statistics(id));
     worker.step(|turn| {
         if turn.shell.outboxes.connect(id, Rc::clone(&link)) {
             // The answers that were to come by the older link are lost.

@@ -16,7 +16,7 @@ use gyre_cluster::gossip::{
 use gyre_cluster::message::Message;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::topology::{Endpoint, MemberState, Topology};
-use gyre_storage::UnixMillis;
+use gyre_storage::{Hlc, UnixMillis};
 
 use crate::config::Config;
 use crate::node::Node;
@@ -115,6 +115,9 @@ fn about(node: &Node, topology: &Topology) -> About {
         build: member.build,
         load: node.clients.len() as u64,
         oldest_hint: oldest.map(UnixMillis),
+        floor: Some(Hlc(node.keeps_nothing_before.load(Ordering::Relaxed)))
+            .filter(|floor| *floor > Hlc::ZERO),
+        away: node.away.load().to_vec(),
     }
 }
 

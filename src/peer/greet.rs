@@ -22,6 +22,11 @@ pub(super) enum GreetError {
     /// The other side is not one to talk to.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
+    /// The other side was away for too long, and has not emptied itself yet: nothing of it may be taken.
+    #[error(
+        "the peer was away for longer than tombstone-grace and must rejoin empty: what it holds is refused"
+    )]
+    Lapsed,
     /// The connection failed.
     #[error(transparent)]
     Connection(#[from] io::Error),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use gyre_cluster::frame::{FrameLimits, FrameWriter, LongMessage};
 use gyre_cluster::message::Message;
+use gyre_cluster::node::NodeId;
 use gyre_storage::Hlc;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -47,6 +48,7 @@ pub fn end_when_unheard(stream: &TcpStream) -> io::Result<()> {
 
 /// The sending side of a connection to a peer, made by either of us.
 pub struct Link {
+    peer: NodeId,
     sender: Sender,
     queue: RefCell<Queue>,
     /// It is on the list of links to flush.
@@ -70,10 +72,16 @@ struct Queue {
 }
 
 impl Link {
-    /// A link that has sent nothing yet, with at most `bytes_max` bytes waiting.
-    pub fn new(write: OwnedWriteHalf, bytes_max: usize, statistics: Arc<LinkStatistics>) -> Rc<Link> {
+    /// A link to `peer` that has sent nothing yet, with at most `bytes_max` bytes waiting.
+    pub fn new(
+        peer: NodeId,
+        write: OwnedWriteHalf,
+        bytes_max: usize,
+        statistics: Arc<LinkStatistics>,
+    ) -> Rc<Link> {
         let queue = Queue { writer: FrameWriter::new(FrameLimits::default()), ..Queue::default() };
         Rc::new(Link {
+            peer,
             sender: Sender::new(write),
             queue: RefCell::new(queue),
             dirty: Cell::new(false),
@@ -146,6 +154,11 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> NodeId {
+        self.peer
     }
 
     /// Closes the connection; its read task ends and takes the link out of use.

@@ -22,6 +22,7 @@ use crate::node::Node;
 use crate::peer::dial::{Target, keep};
 use crate::peer::gossip;
 use crate::peer::receive::Direction;
+use crate::purger;
 use crate::repair;
 use crate::timekeeping;
 use crate::worker::mailbox::Letter;
@@ -177,6 +178,7 @@ pub fn is_for(message: &Message<'_>) -> bool {
             | Message::Forming { .. }
             | Message::Gossip { .. }
             | Message::Exchange { .. }
+            | Message::Purge { .. }
             | Message::Ping { .. }
             | Message::Pong { .. }
     )
@@ -197,6 +199,7 @@ pub fn receive(turn: &mut Turn<'_>, peer: &Peer, direction: Direction, message: 
         },
         Message::Gossip { bytes } => gossip::hand_over(turn.node, from, bytes),
         Message::Exchange { bytes } => repair::hand_over(turn.node, from, bytes),
+        Message::Purge { bytes } => purger::hand_over(turn.node, from, bytes),
         Message::Ping { nonce } => {
             if let Direction::Theirs(link) = direction {
                 let (clock, reading) = (turn.node.clock.now(), turn.node.time.reading(&turn.node.clock));
@@ -263,7 +266,7 @@ fn answer(turn: &mut Turn<'_>, peer: &Peer, direction: Direction, message: &Form
                 let clock = turn.node.clock.now();
                 turn.shell.outboxes.respond(link, &Message::Forming { bytes: &bytes }, clock);
             }
-            Direction::Ours => send(turn, from, &reply),
+            Direction::Ours | Direction::Lapsed => send(turn, from, &reply),
         },
         (Ok(_), None) => {}
         (Err(error), _) => tracing::error!(%error, "cannot store the topology"),

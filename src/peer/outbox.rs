@@ -84,6 +84,12 @@ impl Outboxes {
         }
     }
 
+    /// Closes every link to `node`, made by either of us.
+    pub fn close_every(&self, node: NodeId) {
+        let links = self.by_node.all().chain(self.inbound.all());
+        links.filter(|link| link.peer() == node).for_each(|link| link.close());
+    }
+
     /// Whether there is a link of ours to `node`.
     pub fn is_connected(&self, node: NodeId) -> bool {
         self.by_node.get(node).is_some()

@@ -2,6 +2,7 @@
 
 use std::net::TcpStream as StdTcpStream;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use gyre_cluster::coordinator::LinkId;
@@ -21,6 +22,8 @@ use crate::worker::{Turn, Worker};
 
 /// What a read asks for at least.
 const READ_BYTES_MIN: usize = 64 << 10;
+/// How long a peer whose data has lapsed is listened to.
+const INFORM_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Which way a link was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub enum Direction {
     Ours,
     /// By the peer, under this number: they ask, we answer.
     Theirs(LinkId),
+    /// By a peer whose data has lapsed: nothing is taken of it but its topology document.
+    Lapsed,
 }
 
 /// Takes a connection over that a peer has opened.
@@ -42,7 +47,11 @@ pub fn accept(worker: &Rc<Worker>, stream: StdTcpStream) {
         match greet::accepted(&mut stream, worker.node(), worker.index).await {
             Ok((peer, rest)) => {
                 worker.node().peers.greeted(peer.identity.node);
-                serve(worker, stream, peer, rest).await;
+                if worker.node().has_lapsed(peer.identity.node, peer.identity.incarnation) {
+                    inform(&worker, stream, &peer, rest).await;
+                } else {
+                    serve(worker, stream, peer, rest).await;
+                }
             }
             Err(error) => tracing::debug!(%error, "a connection to the peer port came to nothing"),
         }
@@ -52,7 +61,8 @@ pub fn accept(worker: &Rc<Worker>, stream: StdTcpStream) {
 /// Answers what a peer asks until it closes its link.
 async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer, rest: BytesMut) {
     let (read, write) = stream.into_split();
-    let link = Link::new(write, QUEUE_BYTES_MAX, worker.node().peers.statistics(peer.identity.node));
+    let from = peer.identity.node;
+    let link = Link::new(from, write, QUEUE_BYTES_MAX, worker.node().peers.statistics(from));
     let id = worker.step(|turn| turn.shell.outboxes.accept(Rc::clone(&link)));
     let reason = read_frames(&worker, read, rest, &peer, Direction::Theirs(id)).await;
     tracing::debug!(peer = %peer.identity.node, reason, "a peer's link has ended");
@@ -60,6 +70,25 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer, rest: BytesMut
     link.flush();
     link.close();
     worker.step(|turn| turn.shell.outboxes.forget(id));
+}
+
+/// Tells a peer that was away for too long the document that says so, and hears whether it has emptied itself.
+async fn inform(worker: &Rc<Worker>, stream: TcpStream, peer: &Peer, rest: BytesMut) {
+    let from = peer.identity.node;
+    tracing::warn!(
+        peer = %from,
+        "a peer that was away for longer than tombstone-grace is refused: it must rejoin empty, and is told so"
+    );
+    let (read, write) = stream.into_split();
+    let link = Link::new(from, write, QUEUE_BYTES_MAX, worker.node().peers.statistics(from));
+    if let Some(topology) = worker.node().topology.load().as_ref() {
+        link.push(&Message::Topology { bytes: &topology.encode() }, worker.node().clock.now());
+        link.flush();
+    }
+    let reading = read_frames(worker, read, rest, peer, Direction::Lapsed);
+    // Then it tries again, whatever it has become.
+    let _ = tokio::time::timeout(INFORM_TIME_MAX, reading).await;
+    link.close();
 }
 
 /// Hands every message on the link to whom it is for. Answers why the link ended.
@@ -116,6 +145,9 @@ fn take_message(
     direction: Direction,
 ) -> Result<(), String> {
     let from = peer.identity.node;
+    if direction == Direction::Lapsed {
+        return take_document(turn, incoming, peer);
+    }
     if incoming.kind == MESSAGE_FRAME && Message::is_about_clocks(&incoming.payload) {
         return take_clock_message(turn, incoming, peer, direction);
     }
@@ -132,7 +164,9 @@ fn take_message(
         Ok(message) if membership::is_for(&message) => membership::receive(turn, peer, direction, &message),
         Ok(message) => match direction {
             // Nothing is asked on a link of ours; an answer to link 0 would go nowhere.
-            Direction::Ours => turn.core.receive(turn.shell, turn.now, from, LinkId(0), message),
+            Direction::Ours | Direction::Lapsed => {
+                turn.core.receive(turn.shell, turn.now, from, LinkId(0), message);
+            }
             Direction::Theirs(link) => turn.core.receive(turn.shell, turn.now, from, link, message),
         },
         // From a peer that is newer than this node, during a rolling upgrade.
@@ -140,6 +174,20 @@ fn take_message(
         Err(error) => return Err(error.to_string()),
     }
     Ok(())
+}
+
+/// What a peer whose data has lapsed says: only its document counts. It ends the link if the peer has emptied itself.
+fn take_document(turn: &mut Turn<'_>, incoming: &Incoming<'_>, peer: &Peer) -> Result<(), String> {
+    if incoming.kind == MESSAGE_FRAME
+        && let Ok(message @ Message::Topology { .. }) = Message::decode(&incoming.payload)
+    {
+        membership::receive(turn, peer, Direction::Lapsed, &message);
+    }
+    if turn.node.has_lapsed(peer.identity.node, peer.identity.incarnation) {
+        Ok(())
+    } else {
+        Err("it has come back empty".into())
+    }
 }
 
 /// A question for this node's clock, or the answer to one: whose clock is wrong shows only if these pass whatever the clocks

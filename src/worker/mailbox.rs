@@ -41,6 +41,13 @@ pub enum Letter {
         /// What it says.
         bytes: Vec<u8>,
     },
+    /// A statement about purging: to worker 0.
+    Purge {
+        /// Who sent it.
+        from: NodeId,
+        /// What it says.
+        bytes: Vec<u8>,
+    },
     /// An operator wants replicas compared: to worker 0.
     Repair(Wanted),
     /// Gossip has judged whether a peer lives.

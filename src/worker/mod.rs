@@ -32,6 +32,7 @@ use crate::metrics::{CommandIndex, WorkerMetrics};
 use crate::node::Node;
 use crate::peer::gossip::GossipState;
 use crate::peer::membership::Membership;
+use crate::purger::PurgerState;
 use crate::repair::RepairState;
 use crate::session::connection::Connection;
 use crate::session::registry::ClientEntry;
@@ -64,6 +65,8 @@ pub struct Worker {
     pub gossip: GossipState,
     /// Anti-entropy, on worker 0.
     pub repair: RepairState,
+    /// Purging, on worker 0.
+    pub purger: PurgerState,
 }
 
 /// The outcome of an operation, once it has ended.
@@ -167,6 +170,7 @@ impl Worker {
             membership: Membership::default(),
             gossip: GossipState::default(),
             repair: RepairState::default(),
+            purger: PurgerState::default(),
             node,
         })
     }

@@ -12,10 +12,13 @@ use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{LocalSet, spawn_local};
 
+use crate::absence;
 use crate::handoff;
 use crate::mender;
 use crate::node::Node;
 use crate::peer;
+use crate::purger;
+use crate::rejoin;
 use crate::repair;
 use crate::session::Session;
 use crate::session::connection::{Connection, serve};
@@ -64,6 +67,8 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
         spawn_local(sweeper::run(Rc::clone(&worker)));
         spawn_local(repair::run(Rc::clone(&worker)));
         spawn_local(mender::run(Rc::clone(&worker)));
+        spawn_local(purger::run(Rc::clone(&worker)));
+        spawn_local(absence::run(Rc::clone(&worker)));
     }
     let peers = peer::Dialer::start(&worker);
     while let Some(letter) = letters.recv().await {
@@ -80,6 +85,7 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
             }
             Letter::TopologyChanged => {
                 timekeeping::compare(worker.node());
+                rejoin::look(&worker);
                 worker.step(|turn| turn.core.set_ring(turn.node.ring.load_full()));
                 peers.dial_members();
                 peer::gossip::topology_changed(&worker);
@@ -87,6 +93,7 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
             }
             Letter::Gossip { from, message } => peer::gossip::receive(&worker, from, &message),
             Letter::Exchange { from, bytes } => repair::receive(&worker, from, &bytes),
+            Letter::Purge { from, bytes } => purger::receive(&worker, from, &bytes),
             Letter::Repair(wanted) => repair::request(&worker, &wanted),
             Letter::Liveness { peer, down } => peer::gossip::apply(&worker, peer, down),
             Letter::StoreFailed => {

@@ -93,11 +93,6 @@ impl PurgeHorizons {
         self.0.load().get(usize::from(slot)).copied().unwrap_or_default()
     }
 
-    /// Whether any slot has one.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.load().is_empty()
-    }
-
     /// All of them, by slot; empty if there is none.
     pub(crate) fn all(&self) -> Arc<Vec<PurgeHorizon>> {
         self.0.load_full()

@@ -365,11 +365,21 @@ impl Record {
         builder.build()
     }
 
+    /// Whether some horizon may find the record dead, by one byte of it: plain values that do not expire, and keys that are
+    /// not there, never are.
+    #[must_use]
+    pub fn may_be_dead(&self) -> bool {
+        self.encoded().first().is_some_and(|flags| flags & (TOMBSTONE | EXPIRY | SIBLINGS) != 0)
+    }
+
     /// Whether the register is a deletion that is over and done with at `horizon`: its row is at or before it, and a
     /// tombstone that nothing counts on, or a value that had expired by then. This follows from the rows alone, no clock is
     /// asked: replicas that hold the same rows agree.
     #[must_use]
     pub fn is_dead_at(&self, horizon: Hlc) -> bool {
+        if !self.may_be_dead() {
+            return false;
+        }
         if self.has_siblings() {
             return self.siblings_are_dead_at(horizon);
         }

@@ -16,6 +16,7 @@ mod expiry;
 mod forming;
 mod operator;
 mod outages;
+mod purge;
 mod repair;
 mod security;
 mod siblings;

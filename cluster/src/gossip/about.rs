@@ -1,10 +1,12 @@
 //! What a node says of itself, and how that is cut into versioned entries.
 
-use gyre_storage::UnixMillis;
+use gyre_storage::{Hlc, UnixMillis};
 
 use super::entry::{Entries, Entry};
+use crate::node::NodeId;
+use crate::purge::absence::{VOTES_MAX, Vote};
 use crate::topology::{Endpoint, LABEL_BYTES_MAX, Topology};
-use crate::wire::{Malformed, Reader, put_option, put_text};
+use crate::wire::{Malformed, Reader, put_count, put_option, put_text};
 
 /// Kinds of entries. Never reused; a node passes on kinds that it does not know, and always publishes all of these.
 mod kind {
@@ -17,7 +19,9 @@ mod kind {
     pub(super) const BUILD: u8 = 7;
     pub(super) const LOAD: u8 = 8;
     pub(super) const OLDEST_HINT: u8 = 9;
+    pub(super) const FLOOR: u8 = 10;
     pub(super) const HAS_FAILED: u8 = 11;
+    pub(super) const AWAY: u8 = 12;
 }
 
 /// What a node is doing, in its own words.
@@ -74,11 +78,16 @@ pub struct About {
     /// Since when the oldest hint that it keeps for another node has been waiting. That there is one spreads at once,
     /// the time at leisure.
     pub oldest_hint: Option<UnixMillis>,
+    /// It keeps no row for another node of before this clock, hinted or not ([`crate::purge::kept`]); `None` if it does not
+    /// know yet. Spreads at leisure.
+    pub floor: Option<Hlc>,
+    /// Whom it has seen down for longer than the grace period ([`crate::purge::absence`]); at most [`VOTES_MAX`].
+    pub away: Vec<Vote>,
 }
 
 impl About {
     /// The entries, ascending by kind.
-    pub(super) fn values(&self) -> [(u8, Vec<u8>); 10] {
+    pub(super) fn values(&self) -> [(u8, Vec<u8>); 12] {
         let endpoint = |endpoint: &Endpoint| {
             let mut out = Vec::new();
             endpoint.encode(&mut out);
@@ -94,6 +103,14 @@ impl About {
         topology.extend_from_slice(&self.topology.epoch.to_le_bytes());
         topology.extend_from_slice(&self.topology.digest.to_le_bytes());
         put_option(&mut oldest_hint, self.oldest_hint, |out, at| out.extend_from_slice(&at.0.to_le_bytes()));
+        let mut floor = Vec::new();
+        put_option(&mut floor, self.floor, |out, clock| out.extend_from_slice(&clock.0.to_le_bytes()));
+        let mut away = Vec::new();
+        put_count(&mut away, self.away.len().min(VOTES_MAX));
+        for Vote { member, incarnation } in self.away.iter().take(VOTES_MAX) {
+            away.extend_from_slice(&member.0.to_le_bytes());
+            away.extend_from_slice(&incarnation.to_le_bytes());
+        }
         let status = match self.status {
             NodeStatus::Joining => 0,
             NodeStatus::Active => 1,
@@ -110,7 +127,9 @@ impl About {
             (kind::BUILD, text(&self.build)),
             (kind::LOAD, self.load.to_le_bytes().to_vec()),
             (kind::OLDEST_HINT, oldest_hint),
+            (kind::FLOOR, floor),
             (kind::HAS_FAILED, vec![u8::from(self.has_failed)]),
+            (kind::AWAY, away),
         ]
     }
 
@@ -134,6 +153,9 @@ impl About {
             build: read(entries, kind::BUILD, label)?,
             load: read(entries, kind::LOAD, Reader::u64)?,
             oldest_hint: read(entries, kind::OLDEST_HINT, oldest_hint)?,
+            // Unknown to older versions.
+            floor: read(entries, kind::FLOOR, floor).flatten(),
+            away: read(entries, kind::AWAY, votes).unwrap_or_default(),
         })
     }
 }
@@ -152,12 +174,12 @@ pub(super) fn has_failed(entries: &Entries) -> bool {
 /// `old` is the value published last.
 pub(super) fn may_wait(kind: u8, old: &[u8], new: &[u8]) -> bool {
     // That there is a hint is its first byte.
-    kind == kind::LOAD || (kind == kind::OLDEST_HINT && old.first() == new.first())
+    matches!(kind, kind::LOAD | kind::FLOOR) || (kind == kind::OLDEST_HINT && old.first() == new.first())
 }
 
 /// Whether a change of such an entry is passed on with every message for a while, ahead of its turn.
 pub(super) fn is_news(kind: u8) -> bool {
-    !matches!(kind, kind::LOAD | kind::OLDEST_HINT | kind::TOPOLOGY)
+    !matches!(kind, kind::LOAD | kind::OLDEST_HINT | kind::FLOOR | kind::TOPOLOGY)
 }
 
 /// Refuses the value of a known kind that is not what it should be.
@@ -172,7 +194,9 @@ pub(super) fn check(entry: &Entry) -> Result<(), Malformed> {
         kind::BUILD => label(&mut reader).map(|_| ())?,
         kind::LOAD => reader.u64().map(|_| ())?,
         kind::OLDEST_HINT => oldest_hint(&mut reader).map(|_| ())?,
+        kind::FLOOR => floor(&mut reader).map(|_| ())?,
         kind::HAS_FAILED => flag(&mut reader)?,
+        kind::AWAY => votes(&mut reader).map(|_| ())?,
         _ => return Ok(()),
     }
     reader.end()
@@ -206,4 +230,12 @@ fn mark(reader: &mut Reader<'_>) -> Result<TopologyMark, Malformed> {
 
 fn oldest_hint(reader: &mut Reader<'_>) -> Result<Option<UnixMillis>, Malformed> {
     reader.option(|reader| reader.u64().map(UnixMillis))
+}
+
+fn votes(reader: &mut Reader<'_>) -> Result<Vec<Vote>, Malformed> {
+    reader.list(VOTES_MAX, |reader| Ok(Vote { member: NodeId(reader.u64()?), incarnation: reader.u64()? }))
+}
+
+fn floor(reader: &mut Reader<'_>) -> Result<Option<Hlc>, Malformed> {
+    reader.option(|reader| reader.u64().map(Hlc))
 }

@@ -40,6 +40,8 @@ fn about(raw: u64) -> About {
         build: "0.1.0".into(),
         load: 0,
         oldest_hint: None,
+        floor: None,
+        away: Vec::new(),
         has_failed: false,
     }
 }

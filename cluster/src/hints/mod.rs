@@ -319,15 +319,11 @@ impl Handoff {
         stats.iter().map(status).collect()
     }
 
-    /// This node only stood in, and has written no cell of its own in the record: who goes on with a cell must find it,
-    /// with its register, where it was left ([`crate::coordinator`]). Cells that the register has voided do not matter.
-    /// A sibling cell of its own may be void beside another's that has seen it, and still be what it must go on from.
+    /// This node only stood in, and has written no cell of its own in the record.
     fn may_forget(&self, hint: &Hint, record: &Record) -> bool {
         let (node, actor) = (self.config.node, self.config.actor);
         let is_foreign = !self.ring.members().is_empty() && !self.ring.is_replica(node, hint.key().slot());
-        let counts_here = record.counters().any(|cell| cell.actor == actor && cell.base >= record.base());
-        let writes_here = record.has_siblings() && record.sibling_state().set.seen().of(actor) > 0;
-        is_foreign && !record.is_absent() && !counts_here && !writes_here
+        is_foreign && !record.is_absent() && !goes_on_from(record, actor)
     }
 
     /// Notes the stamp of hints now and then, and takes the one of long enough ago.
@@ -401,4 +397,12 @@ impl Handoff {
         };
         effects.push(Effect::Expire { pass, before, limit: EXPIRY_STEP });
     }
+}
+
+/// Whether `actor` has a cell in `record` that it goes on from: it must find it, with its register, where it was left
+/// ([`crate::coordinator`]). Counter cells that the register has voided do not matter. A sibling cell may be void beside
+/// another's that has seen it, and still be what its actor must go on from.
+pub(crate) fn goes_on_from(record: &Record, actor: u64) -> bool {
+    let counts = record.counters().any(|cell| cell.actor == actor && cell.base >= record.base());
+    counts || record.has_siblings() && record.sibling_state().set.seen().of(actor) > 0
 }

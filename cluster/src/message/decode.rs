@@ -72,6 +72,7 @@ impl<'a> Reader<'a> {
             kind::TOPOLOGY => Message::Topology { bytes: self.rest() },
             kind::FORMING => Message::Forming { bytes: self.rest() },
             kind::GOSSIP => Message::Gossip { bytes: self.rest() },
+            kind::PURGE => Message::Purge { bytes: self.rest() },
             kind::EXCHANGE => Message::Exchange { bytes: self.rest() },
             kind::PING => Message::Ping { nonce: self.u64()? },
             kind::PONG => {

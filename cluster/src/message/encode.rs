@@ -73,6 +73,7 @@ impl Message<'_> {
             Message::Topology { .. } => out.push(kind::TOPOLOGY),
             Message::Forming { .. } => out.push(kind::FORMING),
             Message::Gossip { .. } => out.push(kind::GOSSIP),
+            Message::Purge { .. } => out.push(kind::PURGE),
             Message::Exchange { .. } => out.push(kind::EXCHANGE),
             Message::Ping { nonce } => put_kind(out, kind::PING, RequestId(*nonce)),
             Message::Pong { nonce, reading } => {
@@ -101,7 +102,8 @@ impl Message<'_> {
             Message::Topology { bytes }
             | Message::Forming { bytes }
             | Message::Gossip { bytes }
-            | Message::Exchange { bytes } => bytes,
+            | Message::Exchange { bytes }
+            | Message::Purge { bytes } => bytes,
             _ => &[],
         }
     }

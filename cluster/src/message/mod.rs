@@ -27,6 +27,7 @@
 //! | 23 | Gossip | the step |
 //! | 24 | KeepHint | target, version missed, key |
 //! | 25 | Exchange | the step |
+//! | 40 | Purge | the statement |
 //!
 //! A key is its database (1 byte), its length (4 bytes) and its bytes. Kinds are never reused. A node meets kinds
 //! it does not know while a cluster is upgraded node by node: [`DecodeError::UnknownKind`] tells them from damage.
@@ -316,6 +317,11 @@ pub enum Message<'a> {
         /// The encoded step.
         bytes: &'a [u8],
     },
+    /// What a replica says about purging ([`crate::purge`]). For the shell, not for the coordinator.
+    Purge {
+        /// The encoded statement.
+        bytes: &'a [u8],
+    },
     /// Are you there? For the shell, not for the coordinator.
     Ping {
         /// Comes back in the answer.
@@ -385,6 +391,7 @@ pub(crate) mod kind {
     pub(crate) const GOSSIP: u8 = 23;
     pub(crate) const KEEP_HINT: u8 = 24;
     pub(crate) const EXCHANGE: u8 = 25;
+    pub(crate) const PURGE: u8 = 40;
 }
 
 /// Flags of an Apply.

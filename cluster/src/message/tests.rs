@@ -132,6 +132,7 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
         27 => Message::Gossip { bytes: value },
         28 => Message::Ping { nonce: *number },
         29 => Message::KeepHint { target: NodeId(*number), key, missed: version },
+        30 if *choice => Message::Purge { bytes: value },
         30 => Message::Exchange { bytes: value },
         31 => {
             let body = Body::Siblings { base: version, set: &set };

@@ -167,6 +167,8 @@ pub struct Repair {
     pairs: BTreeMap<NodeId, Pair>,
     /// Who is alive, whether it shares slots with this node or not.
     up: BTreeSet<NodeId>,
+    /// Whose data the others count on no more ([`crate::topology::Lapse`]): they come back empty, so nothing waits for them.
+    lapsed: BTreeSet<NodeId>,
     verified: Verified,
     /// What was saved last, and what is being saved.
     durable: Arc<Verified>,
@@ -196,6 +198,7 @@ impl Repair {
             own: SlotSet::default(),
             pairs: BTreeMap::new(),
             up: BTreeSet::new(),
+            lapsed: BTreeSet::new(),
             durable: Arc::new(verified.clone()),
             verified,
             saving: None,
@@ -231,6 +234,11 @@ impl Repair {
         }
         self.pairs.retain(|_, pair| !pair.shared.is_empty());
         self.stray = None;
+    }
+
+    /// Hands rows of others over without these members from now on.
+    pub fn set_lapsed(&mut self, lapsed: BTreeSet<NodeId>) {
+        self.lapsed = lapsed;
     }
 
     fn use_ring(&mut self, now: MonoMicros, ring: Arc<Ring>) {

@@ -4,7 +4,8 @@
 //!
 //! It sends all records it holds of such slots to every replica, has every replica mark the slots (so that they compare
 //! them among each other, whatever becomes of this node), and then forgets rows and marks. Replicas take what they lack.
-//! This happens when all replicas of a slot are up. Records in which this node has a counter cell of its own stay, for
+//! This happens when all replicas of a slot are up, but for those that are to come back empty: these get the rows from the
+//! others. Records in which this node has a counter cell of its own stay, for
 //! the reason that handoff leaves them (see [`crate::hints`]); sent again, they do no harm.
 
 use std::time::Duration;
@@ -83,7 +84,8 @@ impl Repair {
         let foreign = self.marks.iter().filter(|(slot, _)| !self.own.contains(**slot));
         let mut group: Option<Group> = None;
         for (&slot, mark) in foreign {
-            let mut replicas = self.ring.replicas(slot).to_vec();
+            let all = self.ring.replicas(slot).iter().copied();
+            let mut replicas: Vec<NodeId> = all.filter(|replica| !self.lapsed.contains(replica)).collect();
             replicas.sort_unstable();
             let is_reachable = !replicas.is_empty() && replicas.iter().all(|&replica| self.is_up(replica));
             match &mut group {

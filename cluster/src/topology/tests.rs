@@ -1,5 +1,7 @@
 //! Claims about the topology: merging obeys its three laws, bytes survive the trip, seats are safe.
 
+use std::collections::BTreeSet;
+
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
@@ -43,12 +45,20 @@ fn any_member(id: u64) -> impl Strategy<Value = Member> {
 fn any_topology() -> impl Strategy<Value = Topology> {
     let members = vec(1u64..6, 0..6).prop_flat_map(|ids| ids.into_iter().map(any_member).collect::<Vec<_>>());
     let horizon = (1u64..4, 0u64..4).prop_map(|(hlc, node)| Version { hlc: Hlc(hlc), node });
-    (members, btree_map(0u8..4, horizon, 0..4), 0u64..4).prop_map(|(members, horizons, epoch)| Topology {
-        members: members.into_iter().map(|member| (member.id, member)).collect(),
-        horizons,
-        epoch,
-        ..cluster(&[])
-    })
+    let lapse = (1u64..4, 0u64..3).prop_map(|(incarnation, later)| Lapse {
+        incarnation,
+        returned: if later == 0 { 0 } else { incarnation + later },
+    });
+    let lapses = btree_map((1u64..6).prop_map(NodeId), lapse, 0..3);
+    (members, btree_map(0u8..4, horizon, 0..4), 0u64..4, lapses).prop_map(
+        |(members, horizons, epoch, lapses)| Topology {
+            members: members.into_iter().map(|member| (member.id, member)).collect(),
+            horizons,
+            epoch,
+            lapses,
+            ..cluster(&[])
+        },
+    )
 }
 
 fn merged(left: &Topology, right: &Topology) -> Topology {
@@ -192,4 +202,31 @@ fn horizons_only_move_forward() {
 fn addresses_are_shown_as_they_are_dialled() {
     assert_eq!(Endpoint::new("::1", 7).to_string(), "[::1]:7");
     assert_eq!(Endpoint::new("db-1.example", 7).to_string(), "db-1.example:7");
+}
+
+#[test]
+fn what_a_member_holds_lapses_until_it_has_come_back_empty() {
+    let id = NodeId(2);
+    let mut topology = cluster(&[1, 2, 3]);
+    assert!(!topology.lapse(id, 5), "not the incarnation that is known");
+    assert!(!topology.lapse(NodeId(9), 1), "no member");
+    assert!(topology.lapse(id, 1) && !topology.lapse(id, 1));
+    assert_eq!(topology.lapsed(), BTreeSet::from([id]));
+    // It starts again and again with what it has.
+    topology.renew(&Member { incarnation: 4, ..member(2) }).unwrap();
+    assert!(topology.has_lapsed(id, 4) && topology.has_lapsed(id, 77) && !topology.has_lapsed(NodeId(1), 1));
+    assert!(!topology.return_empty(id, 1), "it must be a later one");
+    assert!(topology.return_empty(id, 5) && !topology.return_empty(id, 5));
+    assert!(topology.has_lapsed(id, 4) && !topology.has_lapsed(id, 5) && topology.lapsed().is_empty());
+    assert!(!topology.lapse(id, 4), "an older start is not known any more");
+    topology.renew(&Member { incarnation: 6, ..member(2) }).unwrap();
+    assert!(topology.lapse(id, 6) && topology.has_lapsed(id, 6), "it may be away for long again");
+}
+
+#[test]
+fn a_lapsed_member_that_lost_its_disk_comes_back_with_its_seat() {
+    let mut topology = cluster(&[1, 2]);
+    topology.lapse(NodeId(2), 1);
+    let changed = topology.admit(&Member { incarnation: 2, ..member(2) }).unwrap();
+    assert!(changed.lapses && !topology.has_lapsed(NodeId(2), 2));
 }

@@ -377,6 +377,8 @@ pub(crate) fn about() -> About {
         build: "0.1.0".into(),
         load: 0,
         oldest_hint: None,
+        floor: None,
+        away: Vec::new(),
         has_failed: false,
     }
 }

@@ -50,7 +50,8 @@ impl Store {
 
     /// `record` of `key` as it is shown: what is dead at the slot's horizon is hidden.
     pub(super) fn hide_dead(&self, key: KeyRef<'_>, record: Record) -> Record {
-        if self.purge.is_empty() {
+        // Reads of what lives, which are most, do not look at horizons.
+        if !record.may_be_dead() {
             return record;
         }
         let horizon = self.purge.of(key.slot());

@@ -1,11 +1,13 @@
 //! The whole run: a time of faults, then healing, and what must be true after it.
 
+use std::collections::BTreeSet;
+
 use gyre_cluster::level::{Consistency, Quorums};
 use gyre_cluster::message::Levels;
 use gyre_cluster::outcome::Outcome;
 use gyre_cluster::time::MonoMicros;
 use gyre_storage::tree::PrefixRange;
-use gyre_storage::{Hlc, PREFIX_END, Record, UnixMillis};
+use gyre_storage::{Hlc, KeyRef, PREFIX_END, Record, UnixMillis};
 
 use crate::clock::truth_ms;
 use crate::event::Event;
@@ -31,8 +33,18 @@ const COMPARE_INTERVAL: Micros = 10 * SECOND;
 const COMPARED_TIME_MAX: Micros = 10 * 60 * SECOND;
 /// How long clients go on after the cluster has recovered.
 const RECOVERED_TIME: Micros = 3 * SECOND;
+/// By then what was dead is gone from every disk, in grace periods: it must be as old as one, and horizons move in thirds.
+const PURGED_GRACES: Micros = 3;
 /// No operation takes longer.
 const DRAIN_TIME: Micros = 10 * SECOND;
+
+/// What a record shows.
+#[derive(Debug, PartialEq)]
+struct Shown {
+    view: String,
+    siblings: usize,
+    expiry: Option<UnixMillis>,
+}
 
 impl World {
     /// Runs everything.
@@ -76,7 +88,7 @@ impl World {
             let owed = self.checkers.check_owed(&self.plan, &self.nodes, &self.history, &self.env.owed)?;
             self.report.owed += owed as u64;
         }
-        self.report.before_reads = self.checkers.agreement(&self.plan.keys, &self.nodes);
+        self.report.before_reads = self.checkers.agreement(&self.plan.keys, &self.nodes, &self.env);
         if self.plan.ends_by_comparing {
             self.compare_everything()?;
             self.sweep_everything();
@@ -85,7 +97,8 @@ impl World {
         }
         self.read_everything()?;
         self.sweep_everything();
-        self.check_equal()
+        self.check_equal()?;
+        self.purge_everything()
     }
 
     /// Runs until every node runs, is linked with every other, and is believed by them.
@@ -117,7 +130,7 @@ impl World {
                 return format!("node {} does not go by its clock", node.index);
             }
         }
-        if let Some(what) = self.who_is_refused(truth) {
+        if let Some(what) = self.who_is_refused(truth).or_else(|| self.who_has_lapsed()) {
             return what;
         }
         for owner in 0..self.plan.nodes {
@@ -144,6 +157,13 @@ impl World {
             }
         }
         None
+    }
+
+    /// Whose data has lapsed and has not come back empty yet, or is not known to have.
+    fn who_has_lapsed(&self) -> Option<String> {
+        let documents = self.nodes.iter().filter_map(|node| node.process.as_ref()?.document.as_ref());
+        let lapsed: BTreeSet<_> = documents.flat_map(|document| document.lapsed()).collect();
+        (!lapsed.is_empty()).then(|| format!("{lapsed:?} have not come back empty"))
     }
 
     /// Runs until no node keeps a hint (invariant 6).
@@ -191,12 +211,60 @@ impl World {
             let sums = |node: &crate::node::Node| node.with_store(|store| store.tree_sums(&[range]));
             let replicas = self.ring.replicas(slot).iter().map(|id| &self.nodes[self.env.names[id]]);
             let mut sums = replicas.map(|node| (node.index, sums(node)));
+            let horizons =
+                self.nodes.iter().map(|node| node.with_store(|store| store.purge_horizon(slot).hidden));
             let first = sums.next();
+            if horizons.collect::<BTreeSet<Hlc>>().len() > 1 {
+                // Not all replicas hide what is dead at the same moment.
+                continue;
+            }
             if let Some(other) = sums.find(|(_, sums)| Some(sums) != first.as_ref().map(|(_, sums)| sums)) {
                 return Err(format!("the trees of slot {slot} differ: {first:?}, {other:?}"));
             }
         }
         Ok(())
+    }
+
+    /// Lets nodes purge what is dead by now, as they do by themselves: then no row of it is on any disk, and what lives
+    /// still does.
+    fn purge_everything(&mut self) -> Result<(), String> {
+        let Some(grace) = self.env.grace else { return Ok(()) };
+        let live = self.live_keys();
+        let end = self.env.queue.now() + PURGED_GRACES * grace + COMPARED_TIME_MAX;
+        let dead_before = Hlc::from_millis(truth_ms(self.env.queue.now()));
+        while let Some(what) = self.nodes.iter().find_map(|node| node.dead_left(dead_before)) {
+            if self.env.queue.now() > end {
+                return Err(what);
+            }
+            self.run_until(self.env.queue.now() + 10 * SECOND)?;
+        }
+        for (key, (before, after)) in live.iter().zip(self.live_keys()).enumerate() {
+            self.judged = key;
+            for (before, after) in before.iter().zip(&after) {
+                let is_back = before.is_none() && after.is_some();
+                let is_gone = before.as_ref().is_some_and(|shown| shown.expiry.is_none()) && before != after;
+                if is_back || is_gone {
+                    return Err(format!(
+                        "purging has changed what a replica shows from {before:?} to {after:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What each replica of each key shows.
+    fn live_keys(&self) -> Vec<Vec<Option<Shown>>> {
+        let truth = UnixMillis(truth_ms(self.env.queue.now()));
+        let shown = |record: &Record| {
+            let view = format!("{:?}", record.view(truth)?);
+            Some(Shown { view, siblings: record.siblings(truth).len(), expiry: record.expiry(truth) })
+        };
+        let held = |(index, key): (usize, &Key)| {
+            let replicas = self.checkers.key(index).replicas.iter();
+            replicas.map(|&node| shown(&self.nodes[node].holds(key.key_ref()))).collect()
+        };
+        self.plan.keys.iter().enumerate().map(held).collect()
     }
 
     /// Nothing is left over: every operation has ended, and every lock is free (invariant 10).
@@ -231,7 +299,7 @@ impl World {
                 };
                 if level == Consistency::All {
                     let wall = UnixMillis(truth_ms(self.env.queue.now()));
-                    self.checkers.check_end(key, &record, wall)?;
+                    self.checkers.check_end(key, &record, wall, &self.env)?;
                 }
             }
         }
@@ -248,7 +316,7 @@ impl World {
     fn check_equal(&mut self) -> Result<(), String> {
         for (index, key) in self.plan.keys.iter().enumerate() {
             self.judged = index;
-            self.checkers.check_equal(index, key, &self.nodes)?;
+            self.checkers.check_equal(index, key, &self.nodes, &self.env)?;
         }
         for node in &self.nodes {
             self.check_scan(node)?;
@@ -263,6 +331,12 @@ impl World {
         for (_, name, scanned) in &page.entries {
             let key = Key::index_of(name).map(|index| &self.plan.keys[index]);
             let read: Record = key.map(|key| node.holds(key.key_ref())).unwrap_or_default();
+            // What is dead is still there, and not shown.
+            let hidden = key.map_or(Hlc::ZERO, |key| self.env.hidden(key.key_ref().slot()));
+            let (read, scanned) = (read.without_dead(hidden), scanned.without_dead(hidden));
+            if read.rows(KeyRef::new(0, name)).eq(scanned.rows(KeyRef::new(0, name))) {
+                continue;
+            }
             if read.digest() != scanned.digest() || read.register() != scanned.register() {
                 return Err(format!(
                     "node {}: a read of {} finds {read:?}, a scan {scanned:?}",

@@ -70,6 +70,10 @@ pub(crate) enum NodeLocal {
     Clock,
     /// Sweeps expired rows.
     Sweep,
+    /// Removes what is dead.
+    Purge,
+    /// Looks who is away.
+    Absences,
     /// Compares what it holds with others.
     Repair,
     /// Has done a step of that with its store.

@@ -85,10 +85,14 @@ pub(crate) enum FaultEvent {
     Unblock(Vec<(usize, usize)>),
     /// A node's links are as fast as others'.
     Quicken(usize),
+    /// Some node goes away for long.
+    Away,
     /// A process is killed, and started again so much later.
     Kill(usize, Micros),
     /// A machine is started.
     Start(usize),
+    /// A node has learned that what it holds has lapsed.
+    Rejoin(usize),
     /// A paused process goes on.
     Resume(usize),
     /// A clock is set right.
@@ -120,8 +124,10 @@ impl World {
                 pairs.iter().for_each(|&(from, to)| network.unblock(queue, random, from, to));
             }
             FaultEvent::Quicken(node) => self.set_slowness(node, 1),
+            FaultEvent::Away => self.away(),
             FaultEvent::Kill(node, length) => self.kill(node, length),
             FaultEvent::Start(node) => self.start(node),
+            FaultEvent::Rejoin(node) => self.rejoin(node),
             FaultEvent::Resume(node) => self.resume(node),
             FaultEvent::SetClock(node) => {
                 let now = self.env.queue.now();
@@ -241,6 +247,25 @@ impl World {
         }
     }
 
+    /// One node after the other is away.
+    fn away(&mut self) {
+        if self.is_healing {
+            return;
+        }
+        let (away, grace) = (self.plan.away.clone(), self.plan.grace.unwrap_or(HOUR));
+        let mut length = self.env.random.pick(&away);
+        if length >= grace && !self.is_whole() {
+            // What it alone has would be given up with it.
+            length = self.env.random.pick(&away).min(grace / 2);
+        }
+        if self.nodes.iter().all(|node| node.process.is_some()) {
+            let node = self.env.random.index(self.plan.nodes);
+            self.kill(node, length);
+        }
+        let pause = self.env.random.within(grace / 8..grace);
+        self.later(length + pause, FaultEvent::Away);
+    }
+
     fn storm(&mut self) {
         for node in 0..self.plan.nodes {
             let delay = self.env.random.below(2 * SECOND);
@@ -308,6 +333,10 @@ impl World {
     /// a row is safe if not all who acknowledged it lose it within the same second. So nobody else may have lost rows
     /// since this node has synced, or be about to.
     fn may_lose_rows(&self, node: usize) -> bool {
+        if self.plan.grace.is_some() && !self.is_whole() {
+            // A node that is away may be given up with what it holds.
+            return false;
+        }
         match self.plan.fsync {
             FsyncPolicy::Always | FsyncPolicy::No => self.unsafe_disks.is_empty(),
             FsyncPolicy::EverySecond => {

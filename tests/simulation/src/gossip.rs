@@ -1,17 +1,19 @@
 //! The shell of gossip: when its rounds are due, how its messages travel, and who is told what it finds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gyre_cluster::gossip::{
-    About, Effect, Gossip, GossipMessage, GossipOptions, GossipSettings, NodeStatus, TopologyMark,
+    About, Effect, Gossip, GossipMessage, GossipOptions, GossipSettings, NodeStatus, PeerView, TopologyMark,
 };
 use gyre_cluster::message::Message;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::time::MonoMicros;
 use gyre_cluster::topology::{Endpoint, Member, MemberState, Topology};
+use gyre_storage::Hlc;
 
 use crate::event::{Event, NodeLocal};
+use crate::lapse::Document;
 use crate::network::{Network, WORKERS, WorkerAt};
 use crate::node::{Node, Process, node_id};
 use crate::surroundings::Env;
@@ -22,21 +24,69 @@ const GOSSIPING_WORKER: usize = 0;
 /// Gossip as one process runs it.
 pub(crate) struct Membership {
     core: Gossip,
+    pub(crate) about: About,
     /// Who is taken for dead.
     pub(crate) suspected: BTreeSet<usize>,
 }
 
 impl Membership {
-    pub(crate) fn new(node: usize, incarnation: u64, env: &mut Env) -> Membership {
+    pub(crate) fn new(
+        node: usize,
+        incarnation: u64,
+        document: Option<&Document>,
+        env: &mut Env,
+    ) -> Membership {
+        let topology = document.map_or(&*env.topology, |document| &document.topology);
+        let mark = document.map(|document| TopologyMark::of(&document.topology)).unwrap_or_default();
+        let about = About { topology: mark, ..about(node) };
         let options = GossipOptions {
             id: node_id(node),
             incarnation,
-            about: about(node),
+            about: about.clone(),
             settings: GossipSettings::default(),
             random: env.random.next(),
         };
-        let core = Gossip::new(options, &env.topology, MonoMicros(env.queue.now()));
-        Membership { core, suspected: BTreeSet::new() }
+        let core = Gossip::new(options, topology, MonoMicros(env.queue.now()));
+        Membership { core, about, suspected: BTreeSet::new() }
+    }
+}
+
+impl Membership {
+    /// What members say that they keep nothing for others before, this node's own word included; if some are `refused`, of
+    /// those only who know the same document, and so refuse them, too.
+    pub(crate) fn floors(
+        &self,
+        now: MonoMicros,
+        own: NodeId,
+        floor: Option<Hlc>,
+        refused: bool,
+    ) -> BTreeMap<NodeId, Hlc> {
+        let said = self.core.peers(now).filter_map(|peer| {
+            let about = peer.about.filter(|about| !refused || about.topology == self.about.topology)?;
+            Some((peer.id, about.floor?))
+        });
+        said.chain(floor.map(|floor| (own, floor))).collect()
+    }
+
+    /// What is seen of `peer`.
+    pub(crate) fn view(&self, peer: NodeId, now: MonoMicros) -> Option<PeerView> {
+        self.core.peer(peer, now)
+    }
+
+    /// Uses another document.
+    pub(crate) fn set_topology(&mut self, now: MonoMicros, topology: &Topology) {
+        self.core.set_topology(now, topology);
+        let mark = TopologyMark::of(topology);
+        self.tell(now, |about| about.topology = mark);
+    }
+
+    /// Tells others what has changed, if it has.
+    pub(crate) fn tell(&mut self, now: MonoMicros, change: impl FnOnce(&mut About)) {
+        let before = self.about.clone();
+        change(&mut self.about);
+        if self.about != before {
+            self.core.set_about(now, self.about.clone());
+        }
     }
 }
 
@@ -55,6 +105,8 @@ fn about(node: usize) -> About {
         build: "simulated".into(),
         load: 0,
         oldest_hint: None,
+        floor: None,
+        away: Vec::new(),
         has_failed: false,
     }
 }
@@ -92,8 +144,9 @@ impl Node {
         for worker in 0..WORKERS {
             self.step(env, worker, |core, _, _| core.set_failed());
         }
-        let about = About { has_failed: true, ..about(self.index) };
         let Some(Process { membership, .. }) = &mut self.process else { return };
+        membership.about.has_failed = true;
+        let about = membership.about.clone();
         let mut effects = Vec::new();
         membership.core.announce(MonoMicros(env.queue.now()), about, &mut effects);
         self.spread(env, effects);
@@ -121,7 +174,7 @@ impl Node {
                 Effect::Send { to, message } => self.gossip_to(env, to, &message),
                 Effect::Up { peer } => self.trust(env, peer, true),
                 Effect::Down { peer, .. } => self.trust(env, peer, false),
-                Effect::SendTopology { .. } => {}
+                Effect::SendTopology { to } => self.send_document(env, to),
                 Effect::Superseded { incarnation } => {
                     let what = format!("node {} was superseded by its start {incarnation}", self.index);
                     env.journal.violated(what);

@@ -17,11 +17,15 @@ use crate::gossip;
 use crate::mutation::Mutation;
 use crate::network::WORKERS;
 use crate::node::{Node, Process, node_id};
+use crate::queue::Micros;
 use crate::surroundings::Env;
 
 /// Marks the tags of hand-overs; behind it the node's index, then a number.
 const HAND_OVER: u64 = 1 << 63;
 const NODE_SHIFT: u32 = 40;
+
+/// Hints wait for this part of the grace period, as they do by default.
+const WINDOW_PARTS: Micros = 24;
 
 /// Handoff as one process runs it.
 pub(crate) struct Replay {
@@ -31,8 +35,18 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    pub(crate) fn new(node: NodeId, actor: u64, ring: Arc<Ring>, now: MonoMicros) -> Replay {
-        let core = Handoff::new(HandoffConfig::new(node, actor), ring, now);
+    pub(crate) fn new(
+        node: NodeId,
+        actor: u64,
+        ring: Arc<Ring>,
+        now: MonoMicros,
+        grace: Option<Micros>,
+    ) -> Replay {
+        let mut config = HandoffConfig::new(node, actor);
+        if let Some(grace) = grace {
+            config.window = Duration::from_micros(grace / WINDOW_PARTS);
+        }
+        let core = Handoff::new(config, ring, now);
         Replay { core, under_way: BTreeMap::new(), last_tag: 0 }
     }
 }
@@ -126,6 +140,7 @@ impl Node {
             replay.core.peer_up(node_id(peer));
         } else {
             replay.core.peer_down(MonoMicros(env.queue.now()), node_id(peer));
+            self.purge_peer_down(peer);
         }
     }
 }

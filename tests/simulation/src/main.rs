@@ -9,7 +9,7 @@ use std::time::Instant;
 use gyre_simulation::{Mutation, Options, Report, replay_command, run_seeds, split};
 
 const USAGE: &str = "usage: simulate [--seeds COUNT] [--from SEED] [--seed SEED] [--nodes 1-200] [--hours HOURS] [--threads COUNT] \
-                     [--mutation NAME] [--split]";
+                     [--mutation NAME] [--split] [--purge]";
 /// How often progress is shown, in seeds.
 const PROGRESS: u64 = 50;
 
@@ -72,10 +72,10 @@ fn run_splits(seeds: std::ops::Range<u64>, nodes: usize) -> ExitCode {
 fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut values = BTreeMap::new();
     let mut words = words;
-    let mut is_split = false;
+    let (mut is_split, mut is_purging) = (false, false);
     while let Some(name) = words.next() {
-        if name == "--split" {
-            is_split = true;
+        if name == "--split" || name == "--purge" {
+            (is_split, is_purging) = (is_split || name == "--split", is_purging || name == "--purge");
             continue;
         }
         let known = ["--seeds", "--from", "--seed", "--nodes", "--hours", "--threads", "--mutation"];
@@ -90,6 +90,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         nodes: number(&values, "--nodes")?,
         hours: number(&values, "--hours")?,
         mutation: number::<Mutation>(&values, "--mutation")?,
+        is_purging,
     };
     Ok(Arguments {
         seeds: seed.map_or(from..from + count, |seed| seed..seed + 1),

@@ -46,11 +46,19 @@ pub enum Mutation {
     ContextTooWide,
     /// A write with a context replaces nothing.
     ContextIgnored,
+    /// What is old enough is removed, whoever lacks it.
+    PurgedByAge,
+    /// Of what is removed only the tombstone goes, not the older rows.
+    TombstonePurgedAlone,
+    /// Replicas agree on horizons without those that are down.
+    HorizonNotAgreed,
+    /// A node whose data has lapsed comes back with it.
+    LapsedKept,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 16] = [
+    pub const ALL: [Mutation; 20] = [
         Mutation::AckBeforeApply,
         Mutation::NoReadRepair,
         Mutation::ArrivalOrder,
@@ -67,6 +75,10 @@ impl Mutation {
         Mutation::ActorReused,
         Mutation::ContextTooWide,
         Mutation::ContextIgnored,
+        Mutation::PurgedByAge,
+        Mutation::TombstonePurgedAlone,
+        Mutation::HorizonNotAgreed,
+        Mutation::LapsedKept,
     ];
 
     /// Its name on the command line.
@@ -89,6 +101,10 @@ impl Mutation {
             Mutation::ActorReused => "actor-reused",
             Mutation::ContextTooWide => "context-too-wide",
             Mutation::ContextIgnored => "context-ignored",
+            Mutation::PurgedByAge => "purged-by-age",
+            Mutation::TombstonePurgedAlone => "tombstone-purged-alone",
+            Mutation::HorizonNotAgreed => "horizon-not-agreed",
+            Mutation::LapsedKept => "lapsed-kept",
         }
     }
 
@@ -138,6 +154,8 @@ pub(crate) enum Distortion {
     Arrived(BTreeMap<Vec<u8>, Record>),
     /// What was read first, by key.
     Stale(BTreeMap<Vec<u8>, Record>),
+    /// As it is, but for the last values of keys, by key, which purging leaves behind.
+    Kept(BTreeMap<Vec<u8>, Record>),
 }
 
 impl Distortion {
@@ -145,28 +163,50 @@ impl Distortion {
         match mutation {
             Some(Mutation::ArrivalOrder) => Distortion::Arrived(BTreeMap::new()),
             Some(Mutation::StaleCache) => Distortion::Stale(BTreeMap::new()),
+            Some(Mutation::TombstonePurgedAlone) => Distortion::Kept(BTreeMap::new()),
             _ => Distortion::None,
         }
     }
 
     /// Whether [`Distortion::committed`] looks at rows.
     pub(crate) fn wants_rows(&self) -> bool {
-        matches!(self, Distortion::Arrived(_))
+        matches!(self, Distortion::Arrived(_) | Distortion::Kept(_))
     }
 
     /// Rows were committed.
     pub(crate) fn committed(&mut self, rows: Vec<(Vec<u8>, Record)>) {
-        if let Distortion::Arrived(arrived) = self {
-            arrived.extend(rows);
+        match self {
+            Distortion::Arrived(arrived) => arrived.extend(rows),
+            Distortion::Kept(kept) => {
+                let is_value = |record: &Record| {
+                    record.register().is_some_and(|r| r.value.is_some() && r.expiry.is_none())
+                };
+                kept.extend(rows.into_iter().filter(|(_, record)| is_value(record)));
+            }
+            _ => {}
         }
     }
 
     /// What a read of `key` shows where the store has `record`.
     pub(crate) fn read(&mut self, key: KeyRef<'_>, record: Record) -> Record {
         match self {
-            Distortion::None => record,
+            Distortion::None | Distortion::Kept(_) => record,
             Distortion::Arrived(arrived) => arrived.get(key.key).cloned().unwrap_or(record),
             Distortion::Stale(snapshots) => snapshots.entry(key.key.to_vec()).or_insert(record).clone(),
         }
+    }
+}
+
+impl Mutation {
+    /// Whether it is of purging, and shows only where that goes on.
+    #[must_use]
+    pub const fn is_of_purging(self) -> bool {
+        matches!(
+            self,
+            Mutation::PurgedByAge
+                | Mutation::TombstonePurgedAlone
+                | Mutation::HorizonNotAgreed
+                | Mutation::LapsedKept
+        )
     }
 }

@@ -9,6 +9,7 @@ use gyre_cluster::clock::HybridClock;
 use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, OpId, ScannedPage, Ticket};
 use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::node::NodeId;
+use gyre_cluster::purge::kept::Keeper;
 use gyre_cluster::repair::Repair;
 use gyre_cluster::ring::Ring;
 use gyre_cluster::sweep::Sweeper;
@@ -21,8 +22,10 @@ use crate::clock::WallClock;
 use crate::event::{Event, Local, NodeLocal};
 use crate::gossip::Membership;
 use crate::handoff::{self, Replay};
+use crate::lapse::Document;
 use crate::mutation::{Distortion, Mutation};
 use crate::network::{LinkIndex, Network, Packet, WORKERS, WorkerAt};
+use crate::purge::Purging;
 use crate::queue::{MS, Micros, SECOND};
 use crate::repair;
 use crate::shell::SimShell;
@@ -33,6 +36,8 @@ use crate::time::Time;
 /// How often a node syncs under `everysec`.
 pub(crate) const SYNC_EVERY: Micros = SECOND;
 
+/// How often it has started.
+pub(crate) const META_INCARNATION: &str = "incarnation";
 /// How often it drops superseded rows.
 const COMPACT_EVERY: Range<Micros> = 20 * SECOND..90 * SECOND;
 
@@ -45,7 +50,7 @@ pub(crate) struct Node {
     /// How often it has started or stopped.
     pub(crate) boot: u32,
     /// Its latest incarnation, as the other nodes know it from the topology document.
-    incarnation: u64,
+    pub(crate) incarnation: u64,
     pub(crate) process: Option<Process>,
     pub(crate) is_paused: bool,
     /// Somebody has seen that its store accepts nothing any more.
@@ -69,6 +74,11 @@ pub(crate) struct Process {
     pub(crate) membership: Membership,
     pub(crate) sweeper: Sweeper,
     pub(crate) repair: Repair,
+    pub(crate) ring: Arc<Ring>,
+    /// Which rows it goes on from itself.
+    pub(crate) keeper: Keeper,
+    pub(crate) purging: Option<Purging>,
+    pub(crate) document: Option<Document>,
     pub(crate) workers: Vec<Worker>,
 }
 
@@ -177,11 +187,13 @@ impl Node {
             handoff::lose_hints(&store);
         }
         let now = MonoMicros(env.queue.now());
-        let replay = Replay::new(id, actor as u64, Arc::clone(ring), now);
+        let replay = Replay::new(id, actor as u64, Arc::clone(ring), now, env.grace);
         let (locks, distortion) = (Locks::default(), Distortion::new(env.mutation));
-        let membership = Membership::new(self.index, incarnation, env);
+        let Some(document) = Document::open(&store, self.index, incarnation, env) else { return false };
+        let membership = Membership::new(self.index, incarnation, document.as_ref(), env);
         let sweeper = sweep::sweeper(env.sweep_interval, now);
         let repair = repair::core(id, actor as u64, &store, ring, env.compare_interval, now);
+        let keeper = Keeper { node: id, actor: actor as u64 };
         let time = Time::new(now);
         self.process = Some(Process {
             store,
@@ -193,8 +205,15 @@ impl Node {
             membership,
             sweeper,
             repair,
+            ring: Arc::clone(ring),
+            keeper,
+            purging: None,
+            document,
             workers,
         });
+        env.incarnations[self.index] = incarnation;
+        self.purge_and_wait(env);
+        self.watch_absences_and_wait(env);
         self.compare_clocks_and_wait(env);
         self.sweep_and_wait(env);
         self.compare_and_wait(env);
@@ -296,7 +315,16 @@ impl Node {
     pub(crate) fn receive(&mut self, env: &mut Env, packet: &Packet) -> bool {
         let nodes = env.network.nodes;
         let wall = self.now(env.queue.now()).wall;
+        let (owner, peer) = (packet.link.owner(nodes), packet.link.peer(nodes));
+        let (from, worker) = if packet.is_answer {
+            (peer, owner.worker)
+        } else {
+            (owner.node, Network::serving_worker(packet, nodes))
+        };
         let Some(process) = &self.process else { return true };
+        if self.refuses(env, from) {
+            return false;
+        }
         let message = Message::decode(&packet.bytes).expect("what was encoded can be decoded");
         let is_of_clocks = matches!(message, Message::Ping { .. } | Message::Pong { .. });
         if env.mutation != Some(Mutation::ClockNotMerged)
@@ -305,12 +333,6 @@ impl Node {
         {
             return false;
         }
-        let (owner, peer) = (packet.link.owner(nodes), packet.link.peer(nodes));
-        let (from, worker) = if packet.is_answer {
-            (peer, owner.worker)
-        } else {
-            (owner.node, Network::serving_worker(packet, nodes))
-        };
         self.heard_from(MonoMicros(env.queue.now()), node_id(from));
         match message {
             Message::Gossip { bytes } => self.hear(env, node_id(from), bytes),
@@ -319,6 +341,8 @@ impl Node {
             Message::Pong { nonce, reading } => {
                 self.hear_clock(env, node_id(from), nonce, reading, packet.clock);
             }
+            Message::Topology { bytes } => self.told_document(env, bytes),
+            Message::Purge { bytes } => self.told_of_purging(env, node_id(from), bytes),
             _ => self.serve(env, worker, from, packet, message),
         }
         true
@@ -429,6 +453,8 @@ impl Node {
             NodeLocal::Clock => self.compare_clocks_and_wait(env),
             NodeLocal::Handoff => self.replay_and_wait(env),
             NodeLocal::Sweep => self.sweep_and_wait(env),
+            NodeLocal::Purge => self.purge_and_wait(env),
+            NodeLocal::Absences => self.watch_absences_and_wait(env),
             NodeLocal::Repair => self.compare_and_wait(env),
             NodeLocal::Work { ticket, work } => self.work(env, *ticket, work),
         }
@@ -468,10 +494,12 @@ fn page(store: &Store, range: &ScanRange) -> Option<ScannedPage> {
 /// Counts the starts of a node, durably, as the server does: from what the store knows, or if that is less, from
 /// `known`, which the other nodes tell a node that has lost its disk. Also what the store alone makes of it.
 fn next_incarnation(store: &Store, known: u64) -> Option<(u64, u64)> {
-    const NAME: &str = "incarnation";
-    let last =
-        store.meta_get(NAME).ok()?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+    let last = store
+        .meta_get(META_INCARNATION)
+        .ok()?
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_be_bytes);
     let next = last.max(known) + 1;
-    store.meta_put(NAME, &next.to_be_bytes()).ok()?;
+    store.meta_put(META_INCARNATION, &next.to_be_bytes()).ok()?;
     Some((next, last + 1))
 }

@@ -23,6 +23,8 @@ pub struct Options {
     pub hours: Option<f64>,
     /// A deliberate bug.
     pub mutation: Option<Mutation>,
+    /// Whether deletions are purged: a run of some hours, or of those given, with nodes that are away for long.
+    pub is_purging: bool,
 }
 
 /// Everything that is decided before a world begins.
@@ -40,6 +42,10 @@ pub(crate) struct Plan {
     pub(crate) sweep_interval: Micros,
     /// How often nodes compare what they hold; `None` is not at all, until faults are over.
     pub(crate) compare_interval: Option<Micros>,
+    /// How old a deletion must be before its record may go; `None`: nothing is purged.
+    pub(crate) grace: Option<Micros>,
+    /// For how long a node now and then is away, if so.
+    pub(crate) away: Vec<Micros>,
     /// Whether replicas must become equal by comparing alone, before anybody reads; else reads must make them so.
     pub(crate) ends_by_comparing: bool,
     /// Bytes that the hints of a node may take, if not as many as usual: then much is left for comparing to find.
@@ -92,6 +98,8 @@ const SPARSE_FAULTS: [FaultKind; 6] = [
     FaultKind::RestartStorms,
     FaultKind::Pauses,
 ];
+/// Keys of a plan in which deletions become old: so many that most stay deleted for that long.
+const PURGING_KEYS: usize = 960;
 /// Keys of a cluster that is split.
 const SPLIT_KEYS: usize = 300;
 
@@ -137,6 +145,8 @@ impl Plan {
             // A stream of its own, so that a seed stays what it was.
             sweep_interval: Random::new(mix(seed ^ 0x7377_6565)).pick(&[200 * MS, SECOND, 10 * SECOND]),
             compare_interval,
+            grace: None,
+            away: Vec::new(),
             ends_by_comparing,
             hint_bytes_max,
             fsync: random.pick(&[
@@ -168,6 +178,35 @@ impl Plan {
             },
             fault_gap,
             fault_length,
+        }
+    }
+
+    /// The plan of a run in which the records of deletions go: many keys that are seldom touched, and nodes that are away
+    /// for 2 h, 4 h, 80 h and 200 h where the grace period is 72 h. Unless it is to last for days, all of that is 120 times shorter.
+    pub(crate) fn purging(seed: u64, options: Options) -> Plan {
+        let mut random = Random::new(mix(seed ^ 0x7075_7267));
+        let is_real = options.hours.is_some_and(|hours| hours >= 100.0);
+        let scale = if is_real { 120 } else { 1 };
+        let hours = options.hours.unwrap_or(4.0);
+        let plan = Plan::new(seed, Options { hours: Some(hours), ..options });
+        let kinds = [Kind::Register, Kind::Register, Kind::Mixed, Kind::Expiring, Kind::Counter];
+        let keys = (0..PURGING_KEYS).map(|index| Key::new(index, kinds[index % kinds.len()]));
+        let grace = scale * 36 * MINUTE;
+        let faults = FaultKind::ALL.into_iter().filter(|kind| *kind != FaultKind::ClockJumps);
+        Plan {
+            nodes: options.nodes.unwrap_or_else(|| random.pick(&[3, 3, 4, 5, 6])),
+            replication: 3,
+            keys: keys.collect(),
+            think: scale * random.within(20 * SECOND..60 * SECOND),
+            clients: 6,
+            compare_interval: Some(random.pick(&[MINUTE, 3 * MINUTE, 10 * MINUTE])),
+            ends_by_comparing: true,
+            grace: Some(grace),
+            away: [1, 2, 40, 100].map(|minutes| scale * minutes * MINUTE).to_vec(),
+            faults: self::faults(&mut random, &faults.collect::<Vec<FaultKind>>()),
+            fault_gap: scale * MINUTE..scale * 20 * MINUTE,
+            fault_length: SECOND..scale * 2 * MINUTE,
+            ..plan
         }
     }
 

@@ -16,6 +16,7 @@ use gyre_storage::{Hlc, KeyRef, Record, Row, SLOTS, Slot, StorageError, Store};
 
 use crate::event::{Event, NodeLocal};
 use crate::gossip;
+use crate::lapse::Document;
 use crate::mutation::Mutation;
 use crate::network::WorkerAt;
 use crate::node::{Node, Process, node_id};
@@ -50,7 +51,12 @@ impl Node {
         if env.compare_interval.is_none() {
             return;
         }
-        self.with_repair(env, |core, now, clock, effects| core.step(now, clock, effects));
+        let document = self.process.as_ref().and_then(|process| process.document.as_ref());
+        let lapsed = document.map(Document::lapsed).unwrap_or_default();
+        self.with_repair(env, |core, now, clock, effects| {
+            core.set_lapsed(lapsed);
+            core.step(now, clock, effects);
+        });
         let Some(process) = &self.process else { return };
         let wait = process.repair.wait().as_micros() as u64;
         let event = Event::Node { node: self.index, boot: self.boot, local: NodeLocal::Repair };

@@ -63,6 +63,10 @@ pub struct Report {
     pub handed_over: u64,
     /// Expired rows swept.
     pub swept: u64,
+    /// Dead keys removed.
+    pub purged: u64,
+    /// Nodes that were away for so long that they came back empty.
+    pub lapses: u64,
     /// Exchanges that compared all they were to compare, and rows that they have sent.
     pub exchanges: u64,
     /// See above.
@@ -99,6 +103,7 @@ impl Report {
         self.suspicions = env.suspicions;
         self.handed_over = env.handed_over;
         self.swept = env.swept;
+        self.purged = env.purged;
         self.exchanges = env.exchanges;
         self.exchanged = env.exchanged;
         self.strikes = strikes;
@@ -132,6 +137,8 @@ impl Report {
         self.handed_over += other.handed_over;
         self.owed += other.owed;
         self.swept += other.swept;
+        self.purged += other.purged;
+        self.lapses += other.lapses;
         self.exchanges += other.exchanges;
         self.exchanged += other.exchanged;
         self.before_reads.equal += other.before_reads.equal;
@@ -169,12 +176,14 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "rows: {} stamped in {} commits, {} handed over for hints, {} swept, {} sent in {} exchanges; after healing {} keys agreed on all replicas ({} of \
+            "rows: {} stamped in {} commits, {} handed over for hints, {} swept, {} dead keys removed, {} nodes came back empty after a long absence, {} rows sent in {} exchanges; after healing {} keys agreed on all replicas ({} of \
              them had to), {} more once they were read",
             self.stamps,
             self.commits,
             self.handed_over,
             self.swept,
+            self.purged,
+            self.lapses,
             self.exchanged,
             self.exchanges,
             self.before_reads.equal,

@@ -23,7 +23,8 @@ pub struct Failure {
 /// # Errors
 /// [`Failure`] if a checker objects, or a core panics.
 pub fn run_seed(seed: u64, options: Options) -> Result<Report, Failure> {
-    let run = || World::new(Plan::new(seed, options)).run();
+    let plan = if options.is_purging { Plan::purging } else { Plan::new };
+    let run = || World::new(plan(seed, options)).run();
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|what| Failure { seed, what }),
         Err(panic) => {
@@ -88,6 +89,9 @@ pub fn replay_command(seed: u64, options: Options) -> String {
     }
     if let Some(hours) = options.hours {
         command.push_str(&format!(" --hours {hours}"));
+    }
+    if options.is_purging {
+        command.push_str(" --purge");
     }
     if let Some(mutation) = options.mutation {
         command.push_str(&format!(" --mutation {}", mutation.name()));

@@ -7,6 +7,7 @@ use gyre_cluster::coordinator::Tag;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::Outcome;
 use gyre_cluster::topology::Topology;
+use gyre_storage::{Hlc, Slot};
 
 use crate::checkers::journal::Journal;
 use crate::checkers::owed::Owed;
@@ -15,8 +16,10 @@ use crate::mutation::Mutation;
 use crate::network::Network;
 use crate::node::node_id;
 use crate::plan::Plan;
+use crate::purge::Hidden;
 use crate::queue::{MS, Micros, Queue};
 use crate::random::Random;
+use crate::repair::slots_of;
 
 /// The surroundings of all nodes.
 pub(crate) struct Env {
@@ -32,6 +35,8 @@ pub(crate) struct Env {
     pub(crate) merged_siblings: Vec<usize>,
     /// Operations that have ended and whose clients are to be told.
     pub(crate) finished: Vec<(Tag, Outcome)>,
+    /// The incarnation of each node's process, as it says when it makes a link.
+    pub(crate) incarnations: Vec<u64>,
     /// Which node an id names.
     pub(crate) names: BTreeMap<NodeId, usize>,
     /// The document that names all nodes.
@@ -46,6 +51,14 @@ pub(crate) struct Env {
     pub(crate) commits: u64,
     /// Records handed over for hints.
     pub(crate) handed_over: u64,
+    /// How old a deletion must be before its record may go; `None`: nothing is purged.
+    pub(crate) grace: Option<Micros>,
+    /// The slots that have keys.
+    pub(crate) slots: Vec<Slot>,
+    /// Up to when some replica hides what is dead.
+    pub(crate) hidden: Hidden,
+    /// Dead keys removed.
+    pub(crate) purged: u64,
     /// How often nodes sweep.
     pub(crate) sweep_interval: Micros,
     /// Rows swept.
@@ -70,6 +83,7 @@ impl Env {
             mutation: plan.mutation,
             merged_siblings: Vec::new(),
             finished: Vec::new(),
+            incarnations: vec![0; plan.nodes],
             names: (0..plan.nodes).map(|index| (node_id(index), index)).collect(),
             topology,
             suspicions: 0,
@@ -77,6 +91,10 @@ impl Env {
             strays: 0,
             commits: 0,
             handed_over: 0,
+            grace: plan.grace,
+            slots: slots_of(&plan.keys),
+            hidden: Hidden::new(),
+            purged: 0,
             sweep_interval: plan.sweep_interval,
             swept: 0,
             compare_interval: plan.compare_interval,
@@ -84,6 +102,17 @@ impl Env {
             exchanged: 0,
             slow_commits_per_mille: plan.slow_commits_per_mille,
         }
+    }
+
+    /// A replica hides what is dead up to `clock`.
+    pub(crate) fn hide(&mut self, slot: Slot, clock: Hlc) {
+        let hidden = self.hidden.entry(slot).or_default();
+        *hidden = clock.max(*hidden);
+    }
+
+    /// Up to when some replica of `slot` hides what is dead.
+    pub(crate) fn hidden(&self, slot: Slot) -> Hlc {
+        self.hidden.get(&slot).copied().unwrap_or_default()
     }
 
     /// Whether every node has gone by about the right time all the while.

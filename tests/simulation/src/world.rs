@@ -64,6 +64,8 @@ pub(crate) struct World {
     pub(crate) clock_right_at: Vec<Option<Micros>>,
     /// When each node last lost rows.
     pub(crate) rows_lost_at: Vec<Option<Micros>>,
+    /// Since when, and until when, nobody saw each node when it was away last.
+    pub(crate) absences: Vec<Option<(Micros, Option<Micros>)>>,
     /// When each node last synced.
     pub(crate) synced_at: Vec<Micros>,
     /// When each node last went on after a pause.
@@ -99,6 +101,7 @@ impl World {
             disks_lost: BTreeSet::new(),
             clock_right_at: vec![None; plan.nodes],
             rows_lost_at: vec![None; plan.nodes],
+            absences: vec![None; plan.nodes],
             synced_at: vec![0; plan.nodes],
             resumed_at: vec![0; plan.nodes],
             plan,
@@ -121,6 +124,10 @@ impl World {
         }
         if let Some((at, length)) = self.plan.split {
             self.env.queue.after(at, Event::Fault(FaultEvent::Split(length)));
+        }
+        if !self.plan.away.is_empty() {
+            let delay = self.env.random.within(0..self.plan.grace.unwrap_or(1).max(1));
+            self.env.queue.after(delay, Event::Fault(FaultEvent::Away));
         }
         if !self.plan.faults.is_empty() {
             self.env.queue.after(2 * SECOND, Event::Fault(FaultEvent::Strike));
@@ -229,10 +236,15 @@ impl World {
         if self.nodes[owner.node].process.is_none() || self.env.network.is_open(link) {
             return;
         }
-        if !self.nodes[peer].is_running() || !self.env.network.connect(link) {
+        let is_reached = self.nodes[peer].is_running()
+            && !self.env.network.is_blocked(owner.node, peer)
+            && !self.env.network.is_blocked(peer, owner.node);
+        if !is_reached || self.is_refused(owner.node, peer) || !self.env.network.connect(link) {
             let Env { queue, random, network, .. } = &mut self.env;
             return network.redial(queue, random, link);
         }
+        self.note_absence(owner.node, false);
+        self.note_absence(peer, false);
         self.nodes[owner.node].step(&mut self.env, owner.worker, |core, _, _| core.peer_up(node_id(peer)));
         self.nodes[owner.node].peer_changed(&mut self.env, peer);
     }
@@ -263,6 +275,7 @@ impl World {
             return;
         }
         self.report.stops += 1;
+        self.note_absence(node, true);
         if self.env.mutation == Some(Mutation::DirtyMarkLost) {
             self.nodes[node].disk.lose_dirty_marks();
         }
@@ -308,7 +321,7 @@ impl World {
     }
 
     /// What was promised of the keys of `node` becomes what their replicas still hold.
-    fn rows_are_lost(&mut self, node: usize, loss: Loss) {
+    pub(crate) fn rows_are_lost(&mut self, node: usize, loss: Loss) {
         self.env.owed.hints_gone(self.env.queue.now());
         let held: Vec<Vec<Record>> = self.nodes.iter().map(|node| self.all_records(node)).collect();
         for key in 0..self.plan.keys.len() {

@@ -3,7 +3,7 @@
 use gyre_simulation::{Failure, Mutation, Options, run_seed};
 
 /// The bug, and within how many seeds it must be caught. `docs/simulation.md` says how many it took.
-const BOUNDS: [(Mutation, u64); 16] = [
+const BOUNDS: [(Mutation, u64); 20] = [
     (Mutation::AckBeforeApply, 20),
     (Mutation::NoReadRepair, 30),
     (Mutation::ArrivalOrder, 10),
@@ -20,13 +20,18 @@ const BOUNDS: [(Mutation, u64); 16] = [
     (Mutation::ActorReused, 150),
     (Mutation::ContextTooWide, 20),
     (Mutation::ContextIgnored, 20),
+    (Mutation::PurgedByAge, 10),
+    (Mutation::TombstonePurgedAlone, 5),
+    (Mutation::HorizonNotAgreed, 5),
+    (Mutation::LapsedKept, 5),
 ];
 
 #[test]
 fn every_deliberate_bug_is_caught_within_its_number_of_seeds() {
     assert_eq!(BOUNDS.map(|(mutation, _)| mutation), Mutation::ALL, "none is left out");
     for (mutation, bound) in BOUNDS {
-        let options = Options { mutation: Some(mutation), ..Options::default() };
+        let is_purging = mutation.is_of_purging();
+        let options = Options { mutation: Some(mutation), is_purging, ..Options::default() };
         let caught = (0..bound).find_map(|seed| run_seed(seed, options).err());
         let Failure { seed, what } = caught.unwrap_or_else(|| {
             panic!("{} was not caught within {bound} seeds", mutation.name());

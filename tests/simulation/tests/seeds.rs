@@ -40,6 +40,15 @@ fn hours_hold() {
     expect(run_seeds(0..4, options, THREADS, |_, _| ()), options);
 }
 
+/// Nodes are away for 2, 4, 80 and 200 hours where the grace period is 72, all of it 120 times shorter.
+#[test]
+fn deletions_are_forgotten_and_stay_deleted() {
+    let options = Options { is_purging: true, ..Options::default() };
+    let report = expect(run_seeds(0..6, options, THREADS, |_, _| ()), options);
+    println!("{report}");
+    assert!(report.purged > 3_000 && report.lapses > 3, "{report}");
+}
+
 #[test]
 fn a_large_cluster_holds() {
     let options = Options { nodes: Some(100), ..Options::default() };

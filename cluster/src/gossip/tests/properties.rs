@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::purge::absence::Vote;
 
 fn entry() -> impl Strategy<Value = Entry> {
     let value = prop::collection::vec(any::<u8>(), 0..40);
@@ -120,6 +121,8 @@ proptest! {
             build,
             load: numbers.2,
             oldest_hint: oldest_hint.map(UnixMillis),
+            floor: oldest_hint.map(gyre_storage::Hlc),
+            away: oldest_hint.map(|at| Vote { member: NodeId(at | 1), incarnation: 3 }).into_iter().collect(),
             has_failed: numbers.2 % 3 == 1,
         };
         let mut entries = Entries::default();

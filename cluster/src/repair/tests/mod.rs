@@ -384,6 +384,31 @@ fn rows_that_are_nowhere_else_come_to_their_replicas_and_are_then_forgotten() {
 }
 
 #[test]
+fn rows_of_others_do_not_wait_for_a_replica_that_is_to_come_back_empty() {
+    let mut world = World::new(6, 3);
+    world.run(MINUTE);
+    let names = (0..400).map(|n| format!("key-{n}"));
+    let of_two = |key: &String| !world.replicas(key).contains(&1) && world.replicas(key).contains(&2);
+    let kept: Vec<String> = names.filter(of_two).collect();
+    assert!(kept.len() > 50);
+    for key in &kept {
+        world.node(1).put(key, b"v", version(1_060_000, 1));
+        world.node(1).drop_hint(key, version(1_060_000, 1));
+    }
+    world.down.push(NodeId(2));
+    world.run(10 * MINUTE);
+    assert!(!world.node(1).store.marked_slots().unwrap().is_empty(), "it may have other rows of them");
+    world.node(1).core.set_lapsed([NodeId(2)].into());
+    world.run(2 * MINUTE);
+    assert!(world.node(1).store.marked_slots().unwrap().is_empty());
+    assert_eq!(world.node(1).forgotten, kept.len());
+    for key in &kept {
+        let others = world.replicas(key).into_iter().filter(|&replica| replica != 2);
+        assert!(others.into_iter().all(|replica| !world.node(replica).read(key).is_absent()), "{key}");
+    }
+}
+
+#[test]
 fn a_node_that_is_no_replica_is_shown_nothing_and_a_changed_ring_ends_exchanges() {
     let mut world = World::new(4, 2);
     for n in 0..2_000 {

@@ -6,6 +6,7 @@ use super::held::count;
 use super::{Checkers, Verdict, ensure};
 use crate::history::{Key, Kind};
 use crate::node::Node;
+use crate::surroundings::Env;
 
 /// What the replicas of all keys hold, compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,13 +19,13 @@ pub struct Agreement {
 
 impl Checkers {
     /// The end of `key`: `record` is what a read at ALL shows.
-    pub(crate) fn check_end(&self, key: usize, record: &Record, wall: UnixMillis) -> Verdict {
+    pub(crate) fn check_end(&self, key: usize, record: &Record, wall: UnixMillis, env: &Env) -> Verdict {
         let watch = self.key(key);
         if watch.kind == Kind::Siblings {
             watch.siblings.check_end(record, wall)?;
         }
         ensure!(
-            record.base() >= watch.acknowledged.version,
+            watch.holds(record, watch.acknowledged.version, env),
             "key {key} ended with {:?}, but {:?} was acknowledged",
             record.base(),
             watch.acknowledged.version
@@ -42,10 +43,10 @@ impl Checkers {
     }
 
     /// Compares the replicas of every key.
-    pub(crate) fn agreement(&self, keys: &[Key], nodes: &[Node]) -> Agreement {
+    pub(crate) fn agreement(&self, keys: &[Key], nodes: &[Node], env: &Env) -> Agreement {
         let mut agreement = Agreement::default();
         for (index, key) in keys.iter().enumerate() {
-            match self.check_equal(index, key, nodes) {
+            match self.check_equal(index, key, nodes, env) {
                 Ok(()) => agreement.equal += 1,
                 Err(_) => agreement.different += 1,
             }
@@ -54,10 +55,12 @@ impl Checkers {
     }
 
     /// All replicas of `key` hold the same.
-    pub(crate) fn check_equal(&self, index: usize, key: &Key, nodes: &[Node]) -> Verdict {
+    pub(crate) fn check_equal(&self, index: usize, key: &Key, nodes: &[Node], env: &Env) -> Verdict {
+        let hidden = env.hidden(key.key_ref().slot());
         let mut first: Option<(usize, Record)> = None;
         for &node in &self.key(index).replicas {
-            let record = nodes[node].holds(key.key_ref());
+            // Not all replicas hide it at the same moment.
+            let record = nodes[node].holds(key.key_ref()).without_dead(hidden);
             match &first {
                 None => first = Some((node, record)),
                 Some((other, expected)) => ensure!(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use gyre_cluster::clock::CLOCK_DRIFT_MS_MAX;
 use gyre_storage::siblings::{Dot, Sibling, SiblingSet};
-use gyre_storage::{Body, Cell, KeyRef, Record, Row, UnixMillis, Version};
+use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, UnixMillis, Version};
 
 use crate::history::Key;
 use crate::node::node_id;
@@ -20,6 +20,8 @@ const CLOCK_MARK_LEAD_MS: u64 = 400;
 struct Fact {
     content: u64,
     expiry_ms: Option<u64>,
+    is_tombstone: bool,
+    is_sibling: bool,
 }
 
 #[derive(Default)]
@@ -83,7 +85,15 @@ impl Journal {
         *known = row.version;
         self.stamps += 1;
         let rows = &mut self.keys[key];
-        rows.rows.insert(place, Fact { content: content(row), expiry_ms: row.expiry.map(|at| at.0) });
+        rows.rows.insert(
+            place,
+            Fact {
+                content: content(row),
+                expiry_ms: row.expiry.map(|at| at.0),
+                is_tombstone: row.body == Body::Tombstone,
+                is_sibling: matches!(row.cell, Cell::Siblings { .. }),
+            },
+        );
         if let Body::Value(value) = row.body
             && let Some(word) = last_word(value)
         {
@@ -178,6 +188,17 @@ impl Journal {
     /// The expiry of a register row.
     pub(crate) fn expiry_ms(&self, key: usize, version: Version) -> Option<u64> {
         self.keys[key].rows.get(&(None, version))?.expiry_ms
+    }
+
+    /// Whether the register row of `version`, or one after it, is a deletion that is over and done with at `horizon`, or
+    /// may have been deleted among siblings.
+    pub(crate) fn is_dead(&self, key: usize, version: Version, horizon: Hlc) -> bool {
+        let is_over = |fact: &Fact| {
+            fact.is_tombstone || fact.is_sibling || fact.expiry_ms.is_some_and(|at| at <= horizon.millis())
+        };
+        let rows = self.keys[key].rows.iter();
+        let mut later = rows.filter(|((_, at), _)| *at >= version && at.hlc <= horizon);
+        version.hlc <= horizon && later.any(|(_, fact)| is_over(fact))
     }
 
     /// How many rows were stamped.

@@ -17,7 +17,7 @@ use gyre_cluster::level::{Consistency, Quorums};
 use gyre_cluster::modify::{ModifyError, ModifyReply};
 use gyre_cluster::outcome::{Failure, Outcome};
 use gyre_cluster::ring::Ring;
-use gyre_storage::{FsyncPolicy, Record, UnixMillis, Version, View};
+use gyre_storage::{FsyncPolicy, Record, Slot, UnixMillis, Version, View};
 
 pub(crate) use held::Floor;
 pub(crate) use siblings::SiblingFloor;
@@ -39,6 +39,8 @@ const LOG_WORDS_MAX: usize = 500;
 /// What has been seen of one key.
 pub(crate) struct KeyWatch {
     pub(crate) kind: Kind,
+    index: usize,
+    pub(crate) slot: Slot,
     /// The nodes of its preference list.
     pub(crate) replicas: Vec<usize>,
     held: Held,
@@ -48,6 +50,8 @@ pub(crate) struct KeyWatch {
     durable: Version,
     /// The same, but for what one of the two has lost since.
     held_twice: Version,
+    /// The versions of acknowledged writes.
+    settled: Vec<Version>,
     /// The sum of all increments that were ever asked for.
     asked: i64,
     log: LogWatch,
@@ -108,11 +112,14 @@ pub(crate) use ensure;
 
 impl Checkers {
     pub(crate) fn new(plan: &Plan, ring: &Arc<Ring>, env: &Env) -> Checkers {
-        let watch = |key: &Key| {
+        let watch = |(index, key): (usize, &Key)| {
             let ids = ring.replicas(key.key_ref().slot());
             let replicas: Vec<usize> = ids.iter().map(|id| env.names[id]).collect();
             KeyWatch {
                 kind: key.kind,
+                index,
+                slot: key.key_ref().slot(),
+                settled: Vec::new(),
                 held: Held::new(replicas.len()),
                 siblings: SiblingWatch::new(replicas.len()),
                 replicas,
@@ -126,7 +133,7 @@ impl Checkers {
             }
         };
         Checkers {
-            keys: plan.keys.iter().map(watch).collect(),
+            keys: plan.keys.iter().enumerate().map(watch).collect(),
             clocks_are_close: plan.clocks_are_close(),
             overtaken: 0,
             is_serial: plan.is_calm(),
@@ -239,6 +246,7 @@ impl Checkers {
             watch.siblings.rows_lost(records, anywhere, promised_by(loss, fsync), env.journal.dots(key))?;
         }
         watch.held.cap(records);
+        watch.settled.clear();
         let left = Floor::of(&anywhere.iter().fold(Record::ABSENT, |all, record| all.merge(record)));
         watch.acknowledged.version = watch.acknowledged.version.min(left.version);
         watch.acknowledged.count = watch.acknowledged.count.min(left.count);
@@ -247,8 +255,9 @@ impl Checkers {
             Promised::Durable => watch.durable,
             Promised::Nothing => Version::ZERO,
         };
+        let is_gone = env.journal.is_dead(key, promised, env.hidden(watch.slot));
         ensure!(
-            promised <= left.version,
+            promised <= left.version || left.version == Version::ZERO && is_gone,
             "one node has lost rows ({loss:?}), and with them key {key} lost {promised:?}, which two had acknowledged"
         );
         watch.durable = watch.durable.min(left.version);
@@ -286,11 +295,12 @@ impl KeyWatch {
         operation.version = Some(record.base());
         let floor = operation.floor;
         ensure!(
-            record.base() >= floor.version,
+            self.holds(record, floor.version, env),
             "a read saw {:?}, but {:?} was acknowledged or read before it began\n{operation}",
             record.base(),
             floor.version
         );
+        self.check_zombie(record, env, operation)?;
         if record.view(wall).is_some() && !record.has_siblings() {
             let expiry_ms = env.journal.expiry_ms(operation.key, record.base());
             ensure!(
@@ -331,6 +341,25 @@ impl KeyWatch {
         Ok(())
     }
 
+    /// Whether `record` shows the row of `version` or a newer one, or that row is a deletion that is over and done with.
+    pub(crate) fn holds(&self, record: &Record, version: Version, env: &Env) -> bool {
+        let is_gone = || env.journal.is_dead(self.index, version, env.hidden(self.slot));
+        record.base() >= version || record.base() == Version::ZERO && is_gone()
+    }
+
+    /// What all replicas have agreed to have is seen by every read, at whatever level: nothing older comes back
+    /// (invariant 4).
+    fn check_zombie(&self, record: &Record, env: &Env, operation: &Operation) -> Verdict {
+        let hidden = env.hidden(self.slot);
+        let settled = self.settled.iter().filter(|version| version.hlc <= hidden).max();
+        let shown = record.register().filter(|register| register.value.is_some());
+        ensure!(
+            settled.is_none_or(|settled| shown.is_none_or(|shown| shown.version >= *settled)),
+            "a read saw {shown:?}, but its replicas had agreed on {settled:?} or later\n{operation}"
+        );
+        Ok(())
+    }
+
     fn check_count(&self, value: i64, at_least: i64, operation: &Operation) -> Verdict {
         ensure!(
             value >= at_least,
@@ -368,6 +397,7 @@ impl KeyWatch {
             self.held.raise(holders, Floor { version, count: 0 });
         }
         self.acknowledged.version = self.acknowledged.version.max(version);
+        self.settled.push(version);
         if holders >= 2 {
             self.durable = self.durable.max(version);
             self.held_twice = self.held_twice.max(version);
