@@ -11,6 +11,7 @@ pub mod error;
 pub mod execute;
 pub mod handoff;
 pub mod http;
+pub mod learner;
 pub mod logging;
 pub mod mender;
 pub mod metrics;

@@ -139,7 +139,7 @@ pub static SETTINGS: &[Setting] = &[
     plain!("block-cache-size" "SIZE" "a size of at least 1mb, such as 128mb" start, "RocksDB's block cache",
         block_cache_size, show, |text| size_from(text, 1 << 20)),
     plain!("row-cache-size" "SIZE" "a size such as 256mb; 0 turns the cache off" start,
-        "Cache of newest rows", row_cache_size, show, size),
+        "Cache of newest rows, and a sixteenth on top for which keys there are", row_cache_size, show, size),
     plain!("proto-max-bulk-len" "SIZE" "a size from 1mb to 512mb" runtime, "Longest argument of a request",
         proto_max_bulk_len, show,
         |text| size_from(text, 1 << 20).filter(|bytes| *bytes <= 512 << 20)),

@@ -309,6 +309,7 @@ fn store(out: &mut Families, gauges: &Gauges) {
         commits,
         rows_committed,
         cache_hits,
+        cache_absent,
         cache_misses,
         cache_entries,
         cache_bytes,
@@ -321,6 +322,7 @@ fn store(out: &mut Families, gauges: &Gauges) {
     out.counter("gyre_store_commits_total", "Batches committed.", *commits);
     out.counter("gyre_store_rows_committed_total", "Rows committed.", *rows_committed);
     out.counter("gyre_row_cache_hits_total", "Reads answered by the row cache.", *cache_hits);
+    out.counter("gyre_row_cache_absent_total", "Reads of keys that were known to be absent.", *cache_absent);
     out.counter("gyre_row_cache_misses_total", "Reads that went on to the engine.", *cache_misses);
     out.gauge("gyre_row_cache_entries", "Keys in the row cache.", *cache_entries);
     out.gauge("gyre_row_cache_bytes", "Bytes in the row cache.", *cache_bytes);

@@ -14,6 +14,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use crate::absence;
 use crate::handoff;
+use crate::learner;
 use crate::mender;
 use crate::node::Node;
 use crate::peer;
@@ -69,6 +70,7 @@ async fn run(index: usize, node: Arc<Node>, mut letters: UnboundedReceiver<Lette
         spawn_local(mender::run(Rc::clone(&worker)));
         spawn_local(purger::run(Rc::clone(&worker)));
         spawn_local(absence::run(Rc::clone(&worker)));
+        spawn_local(learner::run(Rc::clone(&worker)));
     }
     let peers = peer::Dialer::start(&worker);
     while let Some(letter) = letters.recv().await {

@@ -9,6 +9,7 @@
 //! ```
 //! This is the representation of `rocksdb::WriteBatch` (db/write_batch.cc), so that engine takes it as it is.
 
+use crate::cache::{Begun, RowCache};
 use crate::encode::{
     PREFIX_BYTES, put_expiry_key, put_row_key, put_row_value, put_varint, row_key_bytes, row_value_bytes,
     take_varint,
@@ -66,6 +67,8 @@ impl Family {
 #[derive(Clone, Copy, Debug)]
 struct Staged {
     hash: u64,
+    is_known: bool,
+    begun: Begun,
     key_at: usize,
     key_end: usize,
     value_at: usize,
@@ -87,6 +90,8 @@ pub(crate) struct StagedHint {
 pub(crate) struct StagedRow<'a> {
     /// The hash of its key.
     pub(crate) hash: u64,
+    /// What the cache knew when it began.
+    pub(crate) begun: Begun,
     /// Its row key.
     pub(crate) key: &'a [u8],
     /// Its row value.
@@ -140,7 +145,8 @@ impl Batch {
         put_row_value(&mut self.data, row);
         let end = self.data.len();
         self.count += 1;
-        self.staged.push(Staged { hash: row.key.hash64(), key_at, key_end, value_at, end });
+        let (hash, is_known, begun) = (row.key.hash64(), false, Begun::default());
+        self.staged.push(Staged { hash, is_known, begun, key_at, key_end, value_at, end });
         self.newest = self.newest.max(row.version.hlc);
         self.put_due(row);
     }
@@ -275,9 +281,14 @@ impl Batch {
         &self.data
     }
 
-    /// Each row's key hash.
-    pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> + '_ {
-        self.staged.iter().map(|staged| staged.hash)
+    /// Begins each row in `cache`.
+    pub(crate) fn begin(&mut self, cache: &RowCache) {
+        for staged in &mut self.staged {
+            staged.is_known = cache.knows(staged.hash);
+        }
+        for staged in &mut self.staged {
+            staged.begun = cache.begin(staged.hash, staged.is_known);
+        }
     }
 
     /// Working memory, and the rows as they were encoded.
@@ -286,7 +297,7 @@ impl Batch {
         let rows = self.staged.iter().map(move |staged| {
             let key = data.get(staged.key_at..staged.key_end).unwrap_or_default();
             let value = data.get(staged.value_at..staged.end).unwrap_or_default();
-            StagedRow { hash: staged.hash, key, value }
+            StagedRow { hash: staged.hash, begun: staged.begun, key, value }
         });
         (&mut self.scratch, rows)
     }

@@ -22,10 +22,17 @@
 //!   delivered once more may make the engine hold it unswept while the entry is swept, or the other way round, until it
 //!   is swept again: no reader can tell.
 //!
+//! - The cache also knows which keys the engine may have rows of ([`presence`]). A row enters its key there when it
+//!   begins, before it is written, so a key that is not there has no row that anybody can have seen: a reader that misses
+//!   is told at once ([`Lookup::Absent`]). The first row of a key, of whatever cell, is all that the engine has of it, and
+//!   makes an entry if no other row of the slot was under way when it began nor has begun since.
+//!
 //! So an entry always holds every finished row of its key, and a key with a row under way that a reader may already
 //! have seen in the engine never gains an entry without that row: what readers see does not go back.
 //!
 //! Eviction is CLOCK per stripe, by bytes.
+
+mod presence;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +41,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::Mutex;
 
+use self::presence::Presence;
 use crate::key::KeyRef;
 use crate::record::{Record, RecordBuilder, Register};
 use crate::row::{Cell, Row};
@@ -45,12 +53,31 @@ const SLOTS_PER_STRIPE: usize = 64;
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 /// An entry may take up this share of a stripe's budget.
 const ENTRY_SHARE_MAX: usize = 8;
+/// This share of the cache's bytes is for knowing which keys there are.
+const PRESENCE_SHARE: usize = 16;
 
 /// The newest record per key, in bounded memory.
 pub(crate) struct RowCache {
     stripes: Box<[Mutex<Stripe>]>,
-    /// Rows begun, by slot of stripe.
-    begun: Box<[AtomicU64]>,
+    /// By slot of stripe.
+    counts: Box<[Counts]>,
+    presence: Presence,
+    absent: AtomicU64,
+}
+
+/// Rows of a slot.
+#[derive(Default)]
+struct Counts {
+    begun: AtomicU64,
+    /// Changes only under the stripe's lock.
+    done: AtomicU64,
+}
+
+/// What is known of a row that has begun.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Begun {
+    /// The row is the first of its key, and this many rows of the slot had begun then, of which only it was not done.
+    first_at: Option<u64>,
 }
 
 /// What a look into the cache gives.
@@ -58,6 +85,8 @@ pub(crate) struct RowCache {
 pub(crate) enum Lookup {
     /// The key's record.
     Hit(Record),
+    /// The engine has no row of the key.
+    Absent,
     /// Read the engine, then offer the result with this ticket.
     Miss(Ticket),
 }
@@ -83,7 +112,6 @@ struct Stripe {
 #[derive(Clone, Copy)]
 struct Slot {
     mark: Version,
-    done: u64,
 }
 
 /// A key (database, then key bytes) and, from `start` on, its encoded record, in one allocation.
@@ -133,7 +161,7 @@ impl RowCache {
         let stripe = || {
             Mutex::new(Stripe {
                 table: HashTable::new(),
-                slots: [Slot { mark, done: 0 }; SLOTS_PER_STRIPE],
+                slots: [Slot { mark }; SLOTS_PER_STRIPE],
                 bytes: 0,
                 bytes_max: bytes_max / STRIPES,
                 hand: 0,
@@ -143,7 +171,9 @@ impl RowCache {
         };
         RowCache {
             stripes: std::iter::repeat_with(stripe).take(STRIPES).collect(),
-            begun: std::iter::repeat_with(AtomicU64::default).take(STRIPES * SLOTS_PER_STRIPE).collect(),
+            counts: std::iter::repeat_with(Counts::default).take(STRIPES * SLOTS_PER_STRIPE).collect(),
+            presence: Presence::new(bytes_max / PRESENCE_SHARE),
+            absent: AtomicU64::default(),
         }
     }
 
@@ -161,9 +191,14 @@ impl RowCache {
             stripe.hits += 1;
             return Lookup::Hit(record);
         }
+        if !self.presence.may_have(hash) {
+            self.absent.fetch_add(1, Ordering::Relaxed);
+            return Lookup::Absent;
+        }
         stripe.misses += 1;
-        let begun = self.begun[place.counter()].load(Ordering::SeqCst);
-        Lookup::Miss(Ticket { quiet_at: (begun == stripe.slots[place.slot].done).then_some(begun) })
+        let counts = &self.counts[place.counter()];
+        let begun = counts.begun.load(Ordering::SeqCst);
+        Lookup::Miss(Ticket { quiet_at: (begun == counts.done.load(Ordering::SeqCst)).then_some(begun) })
     }
 
     /// Offers what the engine holds of `key`, read after `ticket` was taken, and gives what a reader may be shown.
@@ -180,7 +215,7 @@ impl RowCache {
         if let Some(entry) = stripe.table.find(hash, |entry| entry.is_of(key)) {
             return entry.record();
         }
-        let begun = self.begun[place.counter()].load(Ordering::SeqCst);
+        let begun = self.counts[place.counter()].begun.load(Ordering::SeqCst);
         if ticket.quiet_at != Some(begun) || !stripe.has_room_for(key, record.encoded().len()) {
             return record;
         }
@@ -191,22 +226,53 @@ impl RowCache {
         record
     }
 
-    /// A row of a key with `hash` is about to be written to the engine.
-    pub(crate) fn begin(&self, hash: u64) {
-        self.begun[Place::of(hash).counter()].fetch_add(1, Ordering::SeqCst);
+    /// A row of a key with `hash` is about to be written to the engine. `is_known` as [`RowCache::knows`] said.
+    pub(crate) fn begin(&self, hash: u64, is_known: bool) -> Begun {
+        let counts = &self.counts[Place::of(hash).counter()];
+        let at = counts.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let is_alone = counts.done.load(Ordering::SeqCst) + 1 == at;
+        let is_first = !is_known && !self.presence.insert(hash) && self.presence.is_complete();
+        Begun { first_at: (is_first && is_alone).then_some(at) }
     }
 
-    /// `row` has been written to the engine. `scratch` is working memory.
-    pub(crate) fn finish(&self, hash: u64, row: &Row<'_>, scratch: &mut Vec<u8>) {
+    /// Whether a key with `hash` has had a row already, for [`RowCache::begin`]. To be asked for all rows of a batch before
+    /// the first begins: looks that nothing comes between wait for memory together.
+    pub(crate) fn knows(&self, hash: u64) -> bool {
+        self.presence.has(hash)
+    }
+
+    /// `row`, which was `begun`, has been written to the engine. `scratch` is working memory.
+    pub(crate) fn finish(&self, hash: u64, begun: Begun, row: &Row<'_>, scratch: &mut Vec<u8>) {
         let place = Place::of(hash);
+        let counts = &self.counts[place.counter()];
         let mut stripe = self.stripes[place.stripe].lock();
+        let done = counts.done.fetch_add(1, Ordering::SeqCst) + 1;
         let slot = &mut stripe.slots[place.slot];
-        slot.done += 1;
         let above_mark = row.version > slot.mark;
         slot.mark = slot.mark.max(row.version);
-        let alone = self.begun[place.counter()].load(Ordering::SeqCst) == slot.done;
-        let newest = above_mark && alone && row.cell == Cell::Register;
-        stripe.merge(hash, row, newest, scratch);
+        let all = counts.begun.load(Ordering::SeqCst);
+        let newest = above_mark && all == done && row.cell == Cell::Register;
+        stripe.merge(hash, row, newest || begun.first_at == Some(all), scratch);
+    }
+
+    /// Enters a key with `hash` that the engine has rows of.
+    pub(crate) fn learn(&self, hash: u64) {
+        self.presence.insert(hash);
+    }
+
+    /// Says whether every key of the engine was entered.
+    pub(crate) fn set_all_learnt(&self, are_all: bool) {
+        self.presence.set_complete(are_all);
+    }
+
+    /// Whether every key of the engine was entered.
+    pub(crate) fn are_all_learnt(&self) -> bool {
+        self.presence.is_complete()
+    }
+
+    /// How many keys are worth entering.
+    pub(crate) fn learnt_max(&self) -> usize {
+        self.presence.keys_max()
     }
 
     /// Where keys with `hash` are counted: keys of one place wait for each other in [`RowCache::begin_alone`].
@@ -218,9 +284,9 @@ impl RowCache {
     /// way.
     pub(crate) fn begin_alone(&self, hash: u64) -> bool {
         let place = Place::of(hash);
-        let stripe = self.stripes[place.stripe].lock();
-        let done = stripe.slots[place.slot].done;
-        let begun = &self.begun[place.counter()];
+        let _stripe = self.stripes[place.stripe].lock();
+        let Counts { begun, done } = &self.counts[place.counter()];
+        let done = done.load(Ordering::SeqCst);
         begun.compare_exchange(done, done + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
@@ -228,16 +294,18 @@ impl RowCache {
     pub(crate) fn remove(&self, hash: u64, key: KeyRef<'_>) {
         let place = Place::of(hash);
         let mut stripe = self.stripes[place.stripe].lock();
-        stripe.slots[place.slot].done += 1;
+        self.counts[place.counter()].done.fetch_add(1, Ordering::SeqCst);
         stripe.remove(hash, key);
     }
 
-    /// Hits, misses, entries and bytes.
-    pub(crate) fn counts(&self) -> [u64; 4] {
-        self.stripes.iter().fold([0; 4], |[hits, misses, entries, bytes], stripe| {
+    /// Hits, keys known to be absent, misses, entries and bytes.
+    pub(crate) fn counts(&self) -> [u64; 5] {
+        let absent = self.absent.load(Ordering::Relaxed);
+        self.stripes.iter().fold([0, absent, 0, 0, 0], |[hits, absent, misses, entries, bytes], stripe| {
             let stripe = stripe.lock();
             [
                 hits + stripe.hits,
+                absent,
                 misses + stripe.misses,
                 entries + stripe.table.len() as u64,
                 bytes + stripe.bytes as u64,

@@ -26,7 +26,7 @@ pub struct StoreOptions {
     pub memtable_bytes: usize,
     /// Bytes for blocks of table files.
     pub block_cache_bytes: usize,
-    /// Bytes for the cache of newest rows; 0 is none.
+    /// Bytes for the cache of newest rows; 0 is none. A sixteenth of it comes on top, for which keys there are.
     pub row_cache_bytes: usize,
     /// Bytes that hints may take, about; what comes beyond is dropped and its slot marked.
     pub hint_bytes_max: u64,

@@ -55,6 +55,8 @@ pub struct StoreStats {
     pub rows_committed: u64,
     /// Reads answered by the row cache.
     pub cache_hits: u64,
+    /// Reads of keys that were known to be absent.
+    pub cache_absent: u64,
     /// Reads that went on to the engine.
     pub cache_misses: u64,
     /// Keys in the row cache.

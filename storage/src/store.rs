@@ -26,12 +26,17 @@ use crate::tree::Tree;
 use crate::unsound::Unsound;
 use crate::version::{Hlc, UnixMillis, Version};
 
+mod documents;
 mod format;
 mod handoff;
+mod learn;
 mod mend;
 mod purge;
 mod sweep;
 mod tree;
+
+use documents::META_CLOCK_MARK;
+use learn::Learning;
 
 pub use format::FORMAT;
 pub use mend::Mended;
@@ -39,12 +44,6 @@ pub use purge::PurgeStep;
 pub use sweep::{SweepPass, SweepStep};
 
 const META_HORIZONS: &str = "storage.horizons";
-const META_CLOCK_MARK: &str = "storage.clock_mark";
-/// Documents of the store's users carry this, so that they cannot meet the store's own.
-const META_USER_PREFIX: &str = "user.";
-
-/// How far the clock mark is put ahead of the rows that push it: once in so many milliseconds a commit moves it.
-const CLOCK_MARK_LEAD_MS: u64 = 400;
 
 /// Versioned rows on disk. `Send + Sync`; the node's workers share one.
 pub struct Store {
@@ -58,6 +57,7 @@ pub struct Store {
     clock_mark: AtomicU64,
     /// Serialises what is written to the meta family from a state read before.
     documents: Mutex<()>,
+    learning: Mutex<Learning>,
     hints: Book,
     tree: Tree,
     unsound: Unsound,
@@ -119,7 +119,8 @@ impl Store {
         let tree = Tree::open(engine.as_ref())?;
         let unsound = Unsound::open(engine.as_ref())?;
         let purge = PurgeHorizons::open(engine.as_ref())?;
-        Ok(Store {
+        let is_empty = learn::is_empty(engine.as_ref());
+        let store = Store {
             engine,
             hints,
             tree,
@@ -132,11 +133,16 @@ impl Store {
             poison: OnceLock::new(),
             clock_mark: AtomicU64::new(clock_mark.0),
             documents: Mutex::new(()),
+            learning: Mutex::new(Learning::anew()),
             ahead: Ahead::default(),
             writes_begun: AtomicU64::default(),
             writes_done: AtomicU64::default(),
             rows_committed: AtomicU64::default(),
-        })
+        };
+        if is_empty {
+            while store.learn_keys(usize::MAX)? {}
+        }
+        Ok(store)
     }
 
     /// A batch to push rows into. Reuse it: [`Store::commit`] clears it.
@@ -189,26 +195,9 @@ impl Store {
         self.raise_clock_mark(newest, batch, |batch| self.write_rows(batch))
     }
 
-    /// Puts a clock mark ahead of `hlc` into `batch`; it holds once `write` has written that.
-    fn raise_clock_mark(
-        &self,
-        hlc: Hlc,
-        batch: &mut Batch,
-        write: impl FnOnce(&mut Batch) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        let _exclusive = self.documents.lock();
-        let mark = hlc.0.saturating_add(CLOCK_MARK_LEAD_MS << 16).max(self.clock_mark().0);
-        batch.put_meta(META_CLOCK_MARK, &mark.to_be_bytes());
-        write(batch)?;
-        self.clock_mark.store(mark, Ordering::Release);
-        Ok(())
-    }
-
     fn write_rows(&self, batch: &mut Batch) -> Result<(), StorageError> {
         self.writes_begun.fetch_add(1, Ordering::SeqCst);
-        for hash in batch.hashes() {
-            self.cache.begin(hash);
-        }
+        batch.begin(&self.cache);
         let marking = self.tree.begin(batch);
         let sync = self.fsync == FsyncPolicy::Always;
         self.engine.write(batch.encoded(), sync).map_err(|error| self.fail(&error))?;
@@ -223,7 +212,7 @@ impl Store {
             };
             let position = u64::from(parts.prefix) << 32;
             let key = KeyRef { db: parts.db, key: parts.key, position };
-            self.cache.finish(staged.hash, &row_of(key, &parts, &value), scratch);
+            self.cache.finish(staged.hash, staged.begun, &row_of(key, &parts, &value), scratch);
         }
         Ok(())
     }
@@ -241,15 +230,23 @@ impl Store {
     fn read_tier(&self, key: KeyRef<'_>, tier: Tier) -> Result<Option<Record>, StorageError> {
         let record = match self.cache.get(key) {
             Lookup::Hit(record) => record,
+            Lookup::Absent => {
+                self.check_sound(key)?;
+                Record::ABSENT
+            }
             Lookup::Miss(ticket) => {
                 let Some(record) = read::newest(self.engine.as_ref(), key, tier)? else { return Ok(None) };
-                // Looked at afterwards: rows are lost only after their range was declared unsound.
-                let prefix = u64::from(key.prefix());
-                self.unsound.check(prefix, prefix + 1)?;
+                self.check_sound(key)?;
                 self.cache.fill(key, ticket, record)
             }
         };
         Ok(Some(self.under_horizon(key.db, self.hide_dead(key, record))))
+    }
+
+    /// To be called after `key` was read: rows are lost only after their range was declared unsound.
+    fn check_sound(&self, key: KeyRef<'_>) -> Result<(), StorageError> {
+        let prefix = u64::from(key.prefix());
+        self.unsound.check(prefix, prefix + 1)
     }
 
     fn under_horizon(&self, db: u8, record: Record) -> Record {
@@ -330,50 +327,6 @@ impl Store {
         Ok(())
     }
 
-    /// The document `name`, if it was ever put.
-    pub fn meta_get(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        self.engine.get(Family::Meta, [META_USER_PREFIX, name].concat().as_bytes())
-    }
-
-    /// Puts the document `name`, on stable storage before it returns. For small things: identity, topology, clock.
-    pub fn meta_put(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        self.put_document(&[META_USER_PREFIX, name].concat(), bytes)
-    }
-
-    fn put_document(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        let mut batch = Batch::default();
-        batch.put_meta(name, bytes);
-        self.write_document(&mut batch)
-    }
-
-    fn write_document(&self, batch: &mut Batch) -> Result<(), StorageError> {
-        self.check_poison()?;
-        self.engine.write(batch.encoded(), true).map_err(|error| self.fail(&error))
-    }
-
-    /// Sees to it that the clock mark is not behind `hlc`, as durably as a commit makes a row: for what this node has
-    /// stamped and others store. Writes only if it is behind, so a few times a second at most.
-    ///
-    /// # Errors
-    /// As [`Store::commit`].
-    pub fn cover(&self, hlc: Hlc) -> Result<(), StorageError> {
-        if hlc <= self.clock_mark() {
-            return Ok(());
-        }
-        self.check_poison()?;
-        let sync = self.fsync == FsyncPolicy::Always;
-        self.raise_clock_mark(hlc, &mut Batch::default(), |batch| {
-            self.engine.write(batch.encoded(), sync).map_err(|error| self.fail(&error))
-        })
-    }
-
-    /// A clock value that no row in the store exceeds, less than half a second ahead of the newest. A node that stamps only
-    /// later ones never repeats a version, whatever its wall clock does.
-    #[must_use]
-    pub fn clock_mark(&self) -> Hlc {
-        Hlc(self.clock_mark.load(Ordering::Acquire))
-    }
-
     /// Puts everything committed so far on stable storage.
     ///
     /// # Errors
@@ -397,11 +350,12 @@ impl Store {
     /// What the store counts.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        let [cache_hits, cache_misses, cache_entries, cache_bytes] = self.cache.counts();
+        let [cache_hits, cache_absent, cache_misses, cache_entries, cache_bytes] = self.cache.counts();
         StoreStats {
             commits: self.writes_done.load(Ordering::Relaxed),
             rows_committed: self.rows_committed.load(Ordering::Relaxed),
             cache_hits,
+            cache_absent,
             cache_misses,
             cache_entries,
             cache_bytes,

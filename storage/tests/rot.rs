@@ -136,6 +136,28 @@ fn filled(dir: &Path, place: Place) -> Store {
 }
 
 #[test]
+fn damage_where_the_first_row_is_keeps_no_store_from_being_opened_nor_from_learning_its_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(filled(dir.path(), Place::LastLevel));
+    for file in tables(dir.path()) {
+        // In its first block.
+        flip(&file, 100);
+    }
+    let store =
+        Store::open(&StoreOptions { block_cache_bytes: 1 << 10, ..StoreOptions::new(dir.path()) }).unwrap();
+    assert!(!store.knows_all_keys());
+    let mut steps = 0;
+    while store.learn_keys(100).is_err() {
+        steps += 1;
+        assert!(steps < 20 && mend_all(&store) > 0, "what cannot be read is mended");
+    }
+    while store.learn_keys(100).unwrap() {}
+    assert!(store.knows_all_keys());
+    heal(&store, |_| 2);
+    check_healed(&store, |_| 2);
+}
+
+#[test]
 fn flipped_bit_costs_one_block_of_one_replica_for_a_while() {
     for place in [Place::Level0, Place::LastLevel] {
         let dir = tempfile::tempdir().unwrap();

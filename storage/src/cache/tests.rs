@@ -26,6 +26,7 @@ struct Model {
 enum Doing {
     Write {
         rows: Vec<(usize, Row<'static>)>,
+        begun: Vec<Begun>,
         engine_done: bool,
         finished: usize,
     },
@@ -77,7 +78,9 @@ fn row(key: usize, cell: Cell, hlc: u64, base: u64) -> Row<'static> {
 }
 
 /// All keys share one slot, so that they disturb each other as much as they can.
-const HASH: u64 = 77;
+fn hash(key: usize) -> u64 {
+    77 + key as u64
+}
 
 /// Whether `record` holds, of every cell that matters, at least the row that `other` has.
 fn covers(record: &Record, other: &Record) -> bool {
@@ -105,10 +108,10 @@ impl World {
     }
 
     fn start_write(&mut self, rows: Vec<(usize, Row<'static>)>) {
-        for _ in &rows {
-            self.cache.begin(HASH);
-        }
-        self.doing.push(Doing::Write { rows, engine_done: false, finished: 0 });
+        let known: Vec<bool> = rows.iter().map(|(key, _)| self.cache.knows(hash(*key))).collect();
+        let begin = |((key, _), known): (&(usize, _), _)| self.cache.begin(hash(*key), known);
+        let begun = rows.iter().zip(known).map(begin).collect();
+        self.doing.push(Doing::Write { rows, begun, engine_done: false, finished: 0 });
     }
 
     fn start_read(&mut self, key: usize) {
@@ -117,8 +120,9 @@ impl World {
         // What is being forgotten may be shown or not: one reader has the deleted rows, the next one has not.
         let leaving = self.model.leaving.entry(key).or_default();
         let floor = [finished, shown].map(|known| minus(&known, leaving));
-        match self.cache.get_hashed(KeyRef::new(0, KEYS[key]), HASH) {
+        match self.cache.get_hashed(KeyRef::new(0, KEYS[key]), hash(key)) {
             Lookup::Hit(record) => self.show(key, &record, &floor),
+            Lookup::Absent => self.show(key, &Record::ABSENT, &floor),
             Lookup::Miss(ticket) => {
                 let forgotten = self.forgotten(key);
                 self.doing.push(Doing::Read { key, ticket, floor, record: None, forgotten });
@@ -132,7 +136,7 @@ impl World {
 
     /// Forgets all that the key has, if no row is under way.
     fn start_forget(&mut self, key: usize) {
-        if self.cache.begin_alone(HASH) {
+        if self.cache.begin_alone(hash(key)) {
             let record = self.model.written.get(&key).cloned().unwrap_or_default();
             self.doing.push(Doing::Forget { key, record, engine_done: false });
         } else {
@@ -142,7 +146,7 @@ impl World {
     }
 
     fn start_sweep(&mut self, key: usize) {
-        if self.cache.begin_alone(HASH) {
+        if self.cache.begin_alone(hash(key)) {
             self.doing.push(Doing::Sweep { key });
         }
     }
@@ -182,16 +186,16 @@ impl World {
         }
         let at = at % self.doing.len();
         let done = match self.doing.remove(at) {
-            Doing::Write { rows, engine_done: false, .. } => {
+            Doing::Write { rows, begun, engine_done: false, .. } => {
                 for (key, row) in &rows {
                     let merged = self.model.written.entry(*key).or_default().merge(&Record::of_row(row));
                     self.model.written.insert(*key, merged);
                 }
-                Some(Doing::Write { rows, engine_done: true, finished: 0 })
+                Some(Doing::Write { rows, begun, engine_done: true, finished: 0 })
             }
-            Doing::Write { rows, finished, .. } => {
+            Doing::Write { rows, begun, finished, .. } => {
                 let (key, row) = rows[finished];
-                self.cache.finish(HASH, &row, &mut self.scratch);
+                self.cache.finish(hash(key), begun[finished], &row, &mut self.scratch);
                 let record = Record::of_row(&row);
                 // A row that was forgotten before it was finished need not be seen.
                 if covers(self.model.written.entry(key).or_default(), &record) {
@@ -200,6 +204,7 @@ impl World {
                 }
                 (finished + 1 < rows.len()).then_some(Doing::Write {
                     rows,
+                    begun,
                     engine_done: true,
                     finished: finished + 1,
                 })
@@ -209,7 +214,8 @@ impl World {
                 Some(Doing::Read { key, ticket, floor, record: Some(record), forgotten })
             }
             Doing::Read { key, ticket, floor, record: Some(record), forgotten } => {
-                let shown = self.cache.fill_hashed(KeyRef::new(0, KEYS[key]), HASH, ticket, record.clone());
+                let shown =
+                    self.cache.fill_hashed(KeyRef::new(0, KEYS[key]), hash(key), ticket, record.clone());
                 // What was read before the key was forgotten may be shown once more, but no longer stays.
                 if forgotten == self.forgotten(key) || shown != record {
                     self.show(key, &shown, &floor);
@@ -224,14 +230,14 @@ impl World {
                 Some(Doing::Forget { key, record, engine_done: true })
             }
             Doing::Forget { key, record, .. } => {
-                self.cache.remove(HASH, KeyRef::new(0, KEYS[key]));
+                self.cache.remove(hash(key), KeyRef::new(0, KEYS[key]));
                 self.model.leaving.remove(&key);
                 *self.model.forgotten.entry(key).or_default() += 1;
                 self.lower_floors(key, &record);
                 None
             }
             Doing::Sweep { key } => {
-                self.cache.remove(HASH, KeyRef::new(0, KEYS[key]));
+                self.cache.remove(hash(key), KeyRef::new(0, KEYS[key]));
                 None
             }
         };
@@ -265,6 +271,8 @@ enum Move {
     Crowd(u64),
     Forget(usize),
     Sweep(usize),
+    /// All keys are in the filter all the time: it may be said at any time whether they are.
+    Learnt(bool),
 }
 
 fn any_move() -> impl Strategy<Value = Move> {
@@ -275,6 +283,7 @@ fn any_move() -> impl Strategy<Value = Move> {
         1 => any::<u64>().prop_map(Move::Crowd),
         1 => (0..KEYS.len()).prop_map(Move::Forget),
         1 => (0..KEYS.len()).prop_map(Move::Sweep),
+        1 => any::<bool>().prop_map(Move::Learnt),
     ]
 }
 
@@ -283,9 +292,10 @@ proptest! {
 
     /// Writers (new rows and repairs with old ones), readers, evictions, forgetting and sweeping, interleaved step by step.
     #[test]
-    fn readers_never_see_stale_rows(moves in prop::collection::vec(any_move(), 1..60)) {
+    fn readers_never_see_stale_rows(knows in any::<bool>(), moves in prop::collection::vec(any_move(), 1..60)) {
         // Room for about two entries in the stripe.
         let mut world = World::new(STRIPES * 1_500);
+        world.cache.set_all_learnt(knows);
         for step in moves {
             match step {
                 Move::Write(rows) => world.start_write(rows),
@@ -293,11 +303,12 @@ proptest! {
                 Move::Step(at) => world.step(at),
                 Move::Forget(key) => world.start_forget(key),
                 Move::Sweep(key) => world.start_sweep(key),
+                Move::Learnt(are_all) => world.cache.set_all_learnt(are_all),
                 Move::Crowd(seed) => {
                     // Other keys of the stripe push entries out.
                     let key = seed.to_be_bytes();
                     let key = KeyRef::new(1, &key);
-                    let hash = HASH.wrapping_add((seed | 1) << 48);
+                    let hash = hash(0).wrapping_add((seed | 1) << 48);
                     if let Lookup::Miss(ticket) = world.cache.get_hashed(key, hash) {
                         let value = [0; 80];
                         let record = Record::of_register(Version::ZERO, None, Some(&value));
@@ -313,7 +324,7 @@ proptest! {
 fn write_above_the_mark_enters_and_one_below_does_not() {
     let mut world = World::new(1 << 20);
     let is_cached = |world: &World, key: usize| {
-        matches!(world.cache.get_hashed(KeyRef::new(0, KEYS[key]), HASH), Lookup::Hit(_))
+        matches!(world.cache.get_hashed(KeyRef::new(0, KEYS[key]), hash(key)), Lookup::Hit(_))
     };
     for (key, hlc, cached) in [(0, 5, true), (1, 4, false), (2, 6, true)] {
         world.start_write(vec![(key, row(key, Cell::Register, hlc, 0))]);
@@ -325,6 +336,32 @@ fn write_above_the_mark_enters_and_one_below_does_not() {
     world.step(0);
     world.step(0);
     assert!(!is_cached(&world, 3), "a counter's other cells are unknown");
+}
+
+#[test]
+fn first_row_of_a_key_enters_if_nothing_came_between() {
+    let counter = |key: usize, hlc| row(key, Cell::Counter { actor: 1 }, hlc, 0);
+    let is_cached = |world: &World, key: usize| {
+        matches!(world.cache.get_hashed(KeyRef::new(0, KEYS[key]), hash(key)), Lookup::Hit(_))
+    };
+    let mut world = World::new(1 << 20);
+    world.cache.set_all_learnt(true);
+    world.start_write(vec![(0, counter(0, 9))]);
+    world.step(0);
+    world.step(0);
+    assert!(is_cached(&world, 0));
+    // Another of the slot is under way when it begins, or begins before it ends.
+    world.start_write(vec![(1, counter(1, 9))]);
+    world.start_write(vec![(2, counter(2, 9))]);
+    while !world.doing.is_empty() {
+        world.step(0);
+    }
+    assert!(!is_cached(&world, 1) && !is_cached(&world, 2));
+    // A second row of a key, whose first left no entry.
+    world.start_write(vec![(1, counter(1, 10))]);
+    world.step(0);
+    world.step(0);
+    assert!(!is_cached(&world, 1));
 }
 
 #[test]
@@ -341,8 +378,8 @@ fn cache_stays_within_its_bytes() {
             expiry: None,
             body: Body::Value(&value),
         };
-        cache.begin(row.key.hash64());
-        cache.finish(row.key.hash64(), &row, &mut scratch);
+        let begun = cache.begin(row.key.hash64(), true);
+        cache.finish(row.key.hash64(), begun, &row, &mut scratch);
     }
     let [.., entries, bytes] = cache.counts();
     assert!(bytes <= (STRIPES * 8 * 1_024) as u64, "{bytes}");
@@ -359,11 +396,11 @@ fn entry_that_outgrows_its_share_leaves() {
         let value = vec![b'x'; length];
         let version = Version { hlc: Hlc(hlc), node: 1 };
         let row = Row { key, cell: Cell::Register, version, expiry: None, body: Body::Value(&value) };
-        cache.begin(key.hash64());
-        cache.finish(key.hash64(), &row, &mut scratch);
+        let begun = cache.begin(key.hash64(), false);
+        cache.finish(key.hash64(), begun, &row, &mut scratch);
         match cache.get(key) {
             Lookup::Hit(record) => assert!(cached && record == Record::of_row(&row)),
-            Lookup::Miss(_) => assert!(!cached, "version {hlc}"),
+            Lookup::Miss(_) | Lookup::Absent => assert!(!cached, "version {hlc}"),
         }
     }
 }
@@ -377,8 +414,8 @@ fn reader_keeps_its_record_while_the_entry_changes() {
     for hlc in 1..4 {
         let version = Version { hlc: Hlc(hlc), node: 1 };
         let row = Row { key, cell: Cell::Register, version, expiry: None, body: Body::Value(b"same length") };
-        cache.begin(key.hash64());
-        cache.finish(key.hash64(), &row, &mut scratch);
+        let begun = cache.begin(key.hash64(), false);
+        cache.finish(key.hash64(), begun, &row, &mut scratch);
         let Lookup::Hit(record) = cache.get(key) else { panic!("not cached") };
         seen.push(record);
     }

@@ -67,6 +67,8 @@ impl Store {
         let Salvage { path, family, gaps, entries } = salvage;
         // Slots that are stale from here on are hashed only when the file is gone.
         let _alone = self.mending.write();
+        // Rows whose deletion was in the file may turn up.
+        self.unlearn_keys();
         let slots = match family {
             Family::Rows => self.distrust(&gaps)?,
             Family::Tree | Family::Dirty => {

@@ -87,7 +87,7 @@ impl Store {
             let hash = KeyRef::new(due.db, &due.key).hash64();
             let place = self.cache.place(hash);
             if held.contains(&place) {
-                self.cache.begin(hash);
+                self.cache.begin(hash, true);
                 return true;
             }
             let is_begun = self.begin_alone(hash, PASS_TRIES_MAX);
