@@ -7,7 +7,7 @@
 //! may take minutes; but where more expires for ever than a modest sweeper manages, space must come back all the same.
 //!
 //! Rows count as due once they have been expired for the drift that clocks are allowed: within that a reader's clock may
-//! still be before their expiry. While this node's clock is not [trusted](Sweeper::set_trusted) nothing is swept.
+//! still be before their expiry. The time must be one that was compared with others' ([`crate::clock`]).
 //!
 //! It is a state machine: the shell calls [`step`](Sweeper::step) when [`wait`](Sweeper::wait) is over, and answers each
 //! step it was given by [`swept`](Sweeper::swept).
@@ -60,7 +60,6 @@ pub struct SweepStatus {
 pub struct Sweeper {
     interval: Duration,
     drift_ms: u64,
-    is_trusted: bool,
     phase: Phase,
     status: SweepStatus,
 }
@@ -82,7 +81,6 @@ impl Sweeper {
         Sweeper {
             interval,
             drift_ms,
-            is_trusted: true,
             phase: Phase::Idle { until: now + interval },
             status: SweepStatus::default(),
         }
@@ -93,12 +91,6 @@ impl Sweeper {
         self.interval = interval;
     }
 
-    /// Whether this node's wall clock may be relied on. While it may not, nothing is swept: other replicas would show
-    /// what this one has freed.
-    pub fn set_trusted(&mut self, is_trusted: bool) {
-        self.is_trusted = is_trusted;
-    }
-
     /// The step to take now, if one is due.
     pub fn step(&mut self, now: Now) -> Option<Sweep> {
         let (begun, pass) = match &mut self.phase {
@@ -106,10 +98,6 @@ impl Sweeper {
             Phase::Resting { until, begun, pass } if *until <= now.mono => (*begun, std::mem::take(pass)),
             _ => return None,
         };
-        if !self.is_trusted {
-            self.phase = Phase::Idle { until: now.mono + self.interval };
-            return None;
-        }
         let until = UnixMillis(now.wall.0.saturating_sub(self.drift_ms));
         self.phase = Phase::Running { begun, deadline: until };
         Some(Sweep { pass, until, limit: STEP_ENTRIES })
@@ -229,15 +217,5 @@ mod tests {
         sweeper.swept(at(11_000).mono, Duration::from_secs(1), None);
         assert_eq!(sweeper.step(at(20_999)), None);
         assert!(sweeper.step(at(21_000)).is_some());
-    }
-
-    #[test]
-    fn nothing_is_swept_by_a_clock_that_is_not_trusted() {
-        let mut sweeper = sweeper();
-        sweeper.set_trusted(false);
-        assert_eq!(sweeper.step(at(10_000)), None);
-        sweeper.set_trusted(true);
-        assert_eq!(sweeper.step(at(19_999)), None);
-        assert!(sweeper.step(at(20_000)).is_some());
     }
 }

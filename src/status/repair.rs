@@ -180,6 +180,9 @@ fn short(id: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::{ProgressDrawTarget, TermLike};
     use serde_json::json;
 
     use super::*;
@@ -198,6 +201,65 @@ mod tests {
             text.lines().find(|line| line.starts_with("a:1")).unwrap().split_whitespace().collect();
         assert_eq!(line, ["a:1", "running", "here", "16384", "5", "10", "-", "0", "-", "00cd"]);
         assert!(super::text(&json!({"peers": []})).contains("Nobody else"));
+    }
+
+    /// A terminal that keeps what is written to it.
+    #[derive(Clone, Debug, Default)]
+    struct Terminal(Arc<Mutex<String>>);
+
+    impl TermLike for Terminal {
+        fn width(&self) -> u16 {
+            120
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, line: &str) -> io::Result<()> {
+            self.write_str(line)
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_terminal_shows_a_bar_for_each_exchange_that_runs() {
+        let terminal = Terminal::default();
+        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+        let mut bars = Bars { all: Some(MultiProgress::with_draw_target(target)), bars: BTreeMap::default() };
+        let shown = || terminal.0.lock().unwrap().clone();
+        bars.show(&status("waiting"));
+        assert_eq!(shown(), "", "what waits has none");
+        bars.show(&status("running"));
+        let text = shown();
+        assert!(text.contains("5/10 slots") && text.contains("00ab00ab with a:1: 7 rows in"), "{text}");
+        assert_eq!(bars.bars.len(), 1);
+        bars.show(&status("idle"));
+        assert!(shown().contains("10/10 slots") && bars.bars.is_empty(), "it is full at its end");
     }
 
     #[test]

@@ -164,7 +164,7 @@ fn counters_on_a_swept_register_stay_void(disk: &Disk) {
 fn siblings(actor: u64, hlc: u64, values: &[(u64, Option<u64>)]) -> Row<'static> {
     let mut known = SiblingSet::default();
     for &(event, at) in values {
-        known.put(Sibling::new(Dot { event, actor: 7 }, at.map(UnixMillis), &[b'x'; 100]));
+        known.put(Sibling::new(Dot { event, actor }, at.map(UnixMillis), &[b'x'; 100]));
     }
     let mut bytes = Vec::new();
     known.encode(&mut bytes);

@@ -1,14 +1,15 @@
 //! The whole run: a time of faults, then healing, and what must be true after it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gyre_cluster::level::{Consistency, Quorums};
 use gyre_cluster::message::Levels;
 use gyre_cluster::outcome::Outcome;
 use gyre_cluster::time::MonoMicros;
 use gyre_storage::tree::PrefixRange;
-use gyre_storage::{Hlc, KeyRef, PREFIX_END, Record, UnixMillis};
+use gyre_storage::{Hlc, PREFIX_END, Record, UnixMillis};
 
+use crate::checkers::convergence::meaning;
 use crate::clock::truth_ms;
 use crate::event::Event;
 use crate::history::{Action, Key};
@@ -324,26 +325,32 @@ impl World {
         Ok(())
     }
 
-    /// A full scan of a node's disk finds for each of its keys what a read through the row cache finds.
+    /// A full scan of a node's disk finds the keys that reads through the row cache find, and of each the same, byte for byte.
     fn check_scan(&self, node: &crate::node::Node) -> Result<(), String> {
         let page = node.with_store(|store| store.scan(None, 0, PREFIX_END, usize::MAX, usize::MAX, true));
         let page = page.map_err(|error| error.to_string())?;
-        for (_, name, scanned) in &page.entries {
-            let key = Key::index_of(name).map(|index| &self.plan.keys[index]);
-            let read: Record = key.map(|key| node.holds(key.key_ref())).unwrap_or_default();
+        let mut scanned: BTreeMap<&[u8], &Record> =
+            page.entries.iter().map(|(_, name, record)| (&name[..], record)).collect();
+        for key in &self.plan.keys {
+            let scanned = scanned.remove(&key.name[..]).cloned().unwrap_or_default();
+            let read = node.holds(key.key_ref());
             // What is dead is still there, and not shown.
-            let hidden = key.map_or(Hlc::ZERO, |key| self.env.hidden(key.key_ref().slot()));
-            let (read, scanned) = (read.without_dead(hidden), scanned.without_dead(hidden));
-            if read.rows(KeyRef::new(0, name)).eq(scanned.rows(KeyRef::new(0, name))) {
-                continue;
-            }
-            if read.digest() != scanned.digest() || read.register() != scanned.register() {
+            let hidden = self.env.hidden(key.key_ref().slot());
+            let alive = |record: &Record| meaning(&record.without_dead(hidden), key.key_ref());
+            if alive(&read) != alive(&scanned) {
                 return Err(format!(
                     "node {}: a read of {} finds {read:?}, a scan {scanned:?}",
                     node.index,
-                    String::from_utf8_lossy(name)
+                    String::from_utf8_lossy(&key.name)
                 ));
             }
+        }
+        if let Some((name, record)) = scanned.first_key_value() {
+            return Err(format!(
+                "node {}: a key that nobody wrote: {} {record:?}",
+                node.index,
+                String::from_utf8_lossy(name)
+            ));
         }
         Ok(())
     }

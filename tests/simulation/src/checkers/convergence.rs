@@ -75,7 +75,7 @@ impl Checkers {
 }
 
 /// A record without the cells that its register has voided for ever: a replica need not know them.
-fn meaning(record: &Record, key: KeyRef<'_>) -> Record {
+pub(crate) fn meaning(record: &Record, key: KeyRef<'_>) -> Record {
     let base = record.base();
     let void: Vec<u64> = record.counters().filter(|cell| cell.base < base).map(|cell| cell.actor).collect();
     let mut builder = gyre_storage::RecordBuilder::default();
