@@ -169,9 +169,9 @@ impl Running {
                     },
                 );
             }
-            Effect::Purge { slot, from, keys } => {
+            Effect::Purge { slots, keys } => {
                 self.then(
-                    move || store.purge(slot, from, keys),
+                    move || store.purge_slots(&slots, keys),
                     |running, result, took| {
                         running.core.borrow_mut().purged(running.worker.now().mono, took, result);
                     },

@@ -44,6 +44,7 @@ contract! {
     trees_do_not_tell_who_has_purged,
     a_key_with_a_hint_is_left_alone,
     pages_go_through_a_slot,
+    a_step_goes_from_slot_to_slot_until_it_has_looked_at_enough,
     a_crash_brings_back_a_whole_key_or_nothing,
 }
 
@@ -323,6 +324,23 @@ fn pages_go_through_a_slot(disk: &Disk) {
         }
     }
     assert_eq!((keys, steps, keys_on_disk(&store)), (100, 4, 0));
+}
+
+fn a_step_goes_from_slot_to_slot_until_it_has_looked_at_enough(disk: &Disk) {
+    let store = disk.open();
+    for number in 0..40 {
+        for tag in ["a", "b", "c"] {
+            commit(&store, &[delete(format!("{{{tag}}}{number}").as_bytes(), ms(1))]);
+        }
+    }
+    raise(&store, &[b"a", b"b", b"c"], horizon(5, 5, 5));
+    let slots = [b"a", b"b", b"c"].map(|tag| (slot(tag), None));
+    let steps = store.purge_slots(&slots, 60).unwrap();
+    assert_eq!(steps.len(), 2, "it does not come to the third");
+    assert_eq!((steps[0].keys, steps[0].next), (40, None));
+    assert!(steps[1].keys >= 20 && steps[1].next.is_some(), "{steps:?}");
+    let rest = store.purge_slots(&[(slot(b"b"), steps[1].next), (slot(b"c"), None)], 100).unwrap();
+    assert_eq!((rest.len(), keys_on_disk(&store)), (2, 0));
 }
 
 fn a_crash_brings_back_a_whole_key_or_nothing(disk: &Disk) {

@@ -17,13 +17,11 @@ pub enum Effect {
     /// Raise these horizons ([`gyre_storage::Store::raise_purge_horizons`]); answered by
     /// [`Purge::raised`](super::Purge::raised).
     Raise(Vec<(Slot, PurgeHorizon)>),
-    /// Take a step of purging ([`gyre_storage::Store::purge`]); answered by [`Purge::purged`](super::Purge::purged).
+    /// Take a step of purging ([`gyre_storage::Store::purge_slots`]); answered by [`Purge::purged`](super::Purge::purged).
     Purge {
-        /// Which slot.
-        slot: Slot,
-        /// From which prefix on.
-        from: Option<u64>,
-        /// How many keys to look at.
+        /// Which slots, each from which prefix on.
+        slots: Vec<(Slot, Option<u64>)>,
+        /// How many keys to look at, in all of them.
         keys: usize,
     },
 }

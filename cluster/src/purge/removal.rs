@@ -10,6 +10,8 @@ use crate::time::MonoMicros;
 
 /// Keys in a step of purging.
 const STEP_KEYS: usize = 256;
+/// Slots in a step, at most: most have few keys or none, and a step for each would come down to waiting.
+const STEP_SLOTS: usize = 256;
 /// How long to rest after a step, in times of the step.
 const REST: u32 = 9;
 /// How long to rest at least after a slot in which keys were left alone.
@@ -42,10 +44,8 @@ pub(super) enum Removal {
     },
     /// A step is.
     Running {
-        /// In which slot.
-        slot: Slot,
-        /// Of which pass.
-        pass: Pass,
+        /// In which slots, each with its pass.
+        slots: Vec<(Slot, Pass)>,
     },
 }
 
@@ -57,43 +57,60 @@ impl Purge {
             return;
         }
         // Round and round, or the first ones would be waited for again before the last have had their turn.
-        let next = self.waiting.range(self.hand..).next().or_else(|| self.waiting.first_key_value());
-        let Some((&slot, &pass)) = next else { return };
-        self.hand = slot;
-        self.removal = Removal::Running { slot, pass };
-        effects.push(Effect::Purge { slot, from: pass.from, keys: STEP_KEYS });
+        let next = self.waiting.range(self.hand..).chain(self.waiting.range(..self.hand));
+        let slots: Vec<(Slot, Pass)> = next.map(|(&slot, &pass)| (slot, pass)).take(STEP_SLOTS).collect();
+        if slots.is_empty() {
+            return;
+        }
+        effects.push(Effect::Purge {
+            slots: slots.iter().map(|&(slot, pass)| (slot, pass.from)).collect(),
+            keys: STEP_KEYS,
+        });
+        self.removal = Removal::Running { slots };
     }
 
-    /// The step has come to `result` (`None`: it failed) after it `took` so long.
-    pub fn purged(&mut self, now: MonoMicros, took: Duration, result: Option<PurgeStep>) {
-        let Removal::Running { slot, pass } = self.removal else { return };
-        let Some(step) = result else {
+    /// The step has come to `results`, one for each slot that it came to, in order (`None`: it failed), after it `took` so
+    /// long.
+    pub fn purged(&mut self, now: MonoMicros, took: Duration, results: Option<Vec<PurgeStep>>) {
+        let Removal::Running { slots } = &mut self.removal else { return };
+        let slots = std::mem::take(slots);
+        let Some(results) = results else {
             self.removal = Removal::Idle { until: now + PAUSE };
             return;
         };
-        self.removal = Removal::Idle { until: now + took * REST };
+        let mut rest = took * REST;
+        for ((slot, pass), step) in slots.into_iter().zip(results) {
+            if self.purged_slot(slot, pass, step) {
+                rest = rest.max(REST_BUSY);
+            }
+        }
+        self.removal = Removal::Idle { until: now + rest };
+    }
+
+    /// Answers whether the slot is to be passed once more, since keys were left alone.
+    fn purged_slot(&mut self, slot: Slot, pass: Pass, step: PurgeStep) -> bool {
+        self.hand = slot;
         self.status.looked_at += step.looked_at as u64;
         self.status.keys += step.keys as u64;
         self.status.rows += step.rows as u64;
         if self.waiting.get(&slot) != Some(&pass) {
             // The horizon has risen meanwhile: from the beginning.
-            return;
+            return false;
         }
         let is_partial = pass.is_partial || step.busy > 0;
-        match step.next {
-            Some(_) => drop(self.waiting.insert(slot, Pass { from: step.next, is_partial, ..pass })),
-            None if is_partial => {
-                self.waiting.insert(slot, Pass::of(pass.horizon));
-                self.hand = slot.saturating_add(1);
-                self.removal = Removal::Idle { until: now + (took * REST).max(REST_BUSY) };
-            }
-            None => {
-                self.waiting.remove(&slot);
-                self.hand = slot.saturating_add(1);
-                if let Some(own) = self.own.get_mut(usize::from(slot)) {
-                    own.removed = pass.horizon;
-                }
+        if step.next.is_some() {
+            self.waiting.insert(slot, Pass { from: step.next, is_partial, ..pass });
+            return false;
+        }
+        self.hand = slot.saturating_add(1);
+        if is_partial {
+            self.waiting.insert(slot, Pass::of(pass.horizon));
+        } else {
+            self.waiting.remove(&slot);
+            if let Some(own) = self.own.get_mut(usize::from(slot)) {
+                own.removed = pass.horizon;
             }
         }
+        is_partial
     }
 }

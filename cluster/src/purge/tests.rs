@@ -112,10 +112,10 @@ impl World {
                 store.raise_purge_horizons(&raised).unwrap();
                 core.raised(mono, at, true);
             }
-            Effect::Purge { slot, from, keys } => {
+            Effect::Purge { slots, keys } => {
                 let Replica { store, core, .. } = self.replicas.get_mut(&node).unwrap();
-                let step = store.purge(slot, from, keys).unwrap();
-                core.purged(mono, Duration::ZERO, Some(step));
+                let steps = store.purge_slots(&slots, keys).unwrap();
+                core.purged(mono, Duration::ZERO, Some(steps));
             }
         }
     }
@@ -283,7 +283,7 @@ fn failures_are_tried_again_and_foreign_messages_ignored() {
     core.raised(MonoMicros(0), clock(0), false);
     assert_eq!(core.own[0].horizon, PurgeHorizon::default());
     core.waiting.insert(3, Pass::of(clock(1)));
-    core.removal = Removal::Running { slot: 3, pass: Pass::of(clock(1)) };
+    core.removal = Removal::Running { slots: vec![(3, Pass::of(clock(1)))] };
     core.purged(MonoMicros(0), Duration::ZERO, None);
     assert!(core.waiting.contains_key(&3));
 }
@@ -302,10 +302,10 @@ fn a_slot_is_done_with_a_horizon_once_no_key_is_left_alone() {
         let mut effects = Vec::new();
         core.removal = Removal::Idle { until: at };
         core.remove(at, &mut effects);
-        core.purged(at, Duration::ZERO, Some(PurgeStep { busy, next, ..PurgeStep::default() }));
+        core.purged(at, Duration::ZERO, Some(vec![PurgeStep { busy, next, ..PurgeStep::default() }]));
         effects
     };
-    let from = |from| [Effect::Purge { slot: 3, from, keys: 256 }];
+    let from = |from| [Effect::Purge { slots: vec![(3, from)], keys: 256 }];
     raise(&mut core, 1);
     assert_eq!(step(&mut core, 1, Some(7)), from(None));
     assert_eq!(step(&mut core, 0, None), from(Some(7)));
@@ -317,10 +317,40 @@ fn a_slot_is_done_with_a_horizon_once_no_key_is_left_alone() {
     core.removal = Removal::Idle { until: at };
     core.remove(at, &mut Vec::new());
     raise(&mut core, 3);
-    core.purged(at, Duration::ZERO, Some(PurgeStep::default()));
+    core.purged(at, Duration::ZERO, Some(vec![PurgeStep::default()]));
     assert_eq!((core.own[3].removed, core.waiting.len()), (Hlc::ZERO, 1));
     assert_eq!(step(&mut core, 0, None), from(None));
     assert_eq!((core.own[3].removed, core.waiting.len()), (clock(3), 0));
+}
+
+#[test]
+fn a_step_takes_many_slots_and_goes_on_where_it_stopped() {
+    let none = |_| PurgeHorizon::default();
+    let mut core = Purge::new(NodeId(1), GRACE, ring(1, 1), none, MonoMicros(0), clock(0));
+    let reached = PurgeHorizon { hidden: clock(1), counted: clock(1), purged: clock(1) };
+    core.raising = Some((0..300).map(|slot| (slot, reached)).collect());
+    core.raised(MonoMicros(0), clock(0), true);
+    let at = MonoMicros(10_000_000);
+    let start = |core: &mut Purge| {
+        let mut effects = Vec::new();
+        core.removal = Removal::Idle { until: at };
+        core.remove(at, &mut effects);
+        let Some(Effect::Purge { slots, .. }) = effects.pop() else { panic!("nothing to do") };
+        slots
+    };
+    let slots = start(&mut core);
+    assert_eq!((slots.len(), slots[0], slots[255]), (256, (0, None), (255, None)));
+    // It comes to three of them, and to the end of two.
+    let half = PurgeStep { next: Some(7), looked_at: 256, ..PurgeStep::default() };
+    core.purged(at, Duration::ZERO, Some(vec![PurgeStep::default(), PurgeStep::default(), half]));
+    assert_eq!((core.waiting.len(), core.own[1].removed, core.own[2].removed), (298, clock(1), Hlc::ZERO));
+    let slots = start(&mut core);
+    assert_eq!((slots[0], slots[1]), ((2, Some(7)), (3, None)));
+    core.purged(at, Duration::ZERO, Some(vec![PurgeStep::default(); slots.len()]));
+    // The last of them, and no more.
+    assert_eq!(start(&mut core).len(), 300 - 258);
+    core.purged(at, Duration::ZERO, Some(vec![PurgeStep::default(); 42]));
+    assert!(core.waiting.is_empty() && core.own[..300].iter().all(|own| own.removed == clock(1)));
 }
 
 /// What began at nothing beside a tombstone that is still there must not be taken for a part of it.

@@ -87,6 +87,33 @@ impl Store {
         Ok(step)
     }
 
+    /// Purges in slot after slot, each from its prefix on, until about `keys_max` keys were looked at. Answers what came of
+    /// those that it came to. For a thread that may block, one call at a time.
+    ///
+    /// # Errors
+    /// As [`Store::purge`], if that is so of the first slot; another one ends the step.
+    pub fn purge_slots(
+        &self,
+        slots: &[(Slot, Option<u64>)],
+        keys_max: usize,
+    ) -> Result<Vec<PurgeStep>, StorageError> {
+        let (mut steps, mut keys) = (Vec::new(), 0);
+        for &(slot, from) in slots {
+            if keys >= keys_max {
+                break;
+            }
+            match self.purge(slot, from, keys_max - keys) {
+                Ok(step) => {
+                    keys += step.looked_at;
+                    steps.push(step);
+                }
+                Err(error) if steps.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(steps)
+    }
+
     fn purge_keys(
         &self,
         doomed: &[(u8, Vec<u8>)],

@@ -130,14 +130,15 @@ impl Node {
                     .filter(|_| is_stored)
                     .for_each(|&(slot, horizon)| env.hide(slot, horizon.hidden));
             }
-            Effect::Purge { slot, from, keys } => {
-                let step = store.purge(slot, from, keys).ok();
-                let purged = step.map_or(0, |step| step.keys as u64);
-                env.purged += purged;
-                if purged > 0 {
-                    distortion.purged(store, slot);
+            Effect::Purge { slots, keys } => {
+                let steps = store.purge_slots(&slots, keys).ok();
+                for ((slot, _), step) in slots.iter().zip(steps.iter().flatten()) {
+                    env.purged += step.keys as u64;
+                    if step.keys > 0 {
+                        distortion.purged(store, *slot);
+                    }
                 }
-                purging.core.purged(now.mono, STEP_TIME, step);
+                purging.core.purged(now.mono, STEP_TIME, steps);
             }
         }
     }
