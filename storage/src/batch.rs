@@ -17,6 +17,7 @@ use crate::encode::{
 use crate::error::StorageError;
 use crate::hints::{self, Hint};
 use crate::key::{KeyRef, Slot};
+use crate::record::Record;
 use crate::row::Row;
 use crate::version::{Hlc, Version};
 
@@ -68,6 +69,7 @@ impl Family {
 struct Staged {
     hash: u64,
     is_known: bool,
+    is_asking: bool,
     begun: Begun,
     key_at: usize,
     key_end: usize,
@@ -92,10 +94,26 @@ pub(crate) struct StagedRow<'a> {
     pub(crate) hash: u64,
     /// What the cache knew when it began.
     pub(crate) begun: Begun,
+    /// Whether it is to be read back.
+    pub(crate) is_asking: bool,
     /// Its row key.
     pub(crate) key: &'a [u8],
     /// Its row value.
     pub(crate) value: &'a [u8],
+}
+
+/// What a key holds after the commit of a row that was pushed with [`Batch::push_asking`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadBack {
+    /// Its record.
+    Record(Record),
+    /// The memory does not know: read this key.
+    Unknown {
+        /// The database.
+        db: u8,
+        /// The key.
+        key: Vec<u8>,
+    },
 }
 
 /// Rows to be committed together. A worker owns one and reuses it turn after turn.
@@ -110,6 +128,8 @@ pub struct Batch {
     hints_dropped: u64,
     count: u32,
     newest: Hlc,
+    /// What the rows that ask were told by the last commit, in their order.
+    read_back: Vec<ReadBack>,
     /// Where cache entries are put together, so that a commit allocates nothing else.
     scratch: Vec<u8>,
 }
@@ -124,6 +144,7 @@ impl Default for Batch {
             hints_dropped: 0,
             count: 0,
             newest: Hlc::ZERO,
+            read_back: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -132,6 +153,15 @@ impl Default for Batch {
 impl Batch {
     /// Adds `row`, and its entry in the expiry index if it, or one of its siblings, expires and is not swept.
     pub fn push(&mut self, row: &Row<'_>) {
+        self.stage(row, false);
+    }
+
+    /// As [`Batch::push`], and the commit reads the row's key back: see [`Batch::take_read_back`].
+    pub fn push_asking(&mut self, row: &Row<'_>) {
+        self.stage(row, true);
+    }
+
+    fn stage(&mut self, row: &Row<'_>, is_asking: bool) {
         let key_len = row_key_bytes(row);
         let value_len = row_value_bytes(row);
         self.data.reserve(key_len + value_len + 16);
@@ -146,7 +176,7 @@ impl Batch {
         let end = self.data.len();
         self.count += 1;
         let (hash, is_known, begun) = (row.key.hash64(), false, Begun::default());
-        self.staged.push(Staged { hash, is_known, begun, key_at, key_end, value_at, end });
+        self.staged.push(Staged { hash, is_known, is_asking, begun, key_at, key_end, value_at, end });
         self.newest = self.newest.max(row.version.hlc);
         self.put_due(row);
     }
@@ -188,6 +218,16 @@ impl Batch {
     /// Adds a mark of `slot`: some node misses a row of it up to clock `missed`, and no hint says which.
     pub(crate) fn mark(&mut self, slot: Slot, missed: Hlc) {
         self.put_meta(&hints::mark_name(slot), &missed.0.to_be_bytes());
+    }
+
+    /// What the keys of the rows that asked hold, in the order they were pushed, as the last commit found them. Empty if
+    /// it failed.
+    pub fn take_read_back(&mut self) -> Vec<ReadBack> {
+        std::mem::take(&mut self.read_back)
+    }
+
+    pub(crate) fn put_read_back(&mut self, read_back: Vec<ReadBack>) {
+        self.read_back = read_back;
     }
 
     /// How many rows were pushed.
@@ -283,6 +323,7 @@ impl Batch {
 
     /// Begins each row in `cache`.
     pub(crate) fn begin(&mut self, cache: &RowCache) {
+        self.read_back.clear();
         for staged in &mut self.staged {
             staged.is_known = cache.knows(staged.hash);
         }
@@ -297,7 +338,7 @@ impl Batch {
         let rows = self.staged.iter().map(move |staged| {
             let key = data.get(staged.key_at..staged.key_end).unwrap_or_default();
             let value = data.get(staged.value_at..staged.end).unwrap_or_default();
-            StagedRow { hash: staged.hash, begun: staged.begun, key, value }
+            StagedRow { hash: staged.hash, begun: staged.begun, is_asking: staged.is_asking, key, value }
         });
         (&mut self.scratch, rows)
     }

@@ -197,6 +197,12 @@ impl RowCache {
         Lookup::Miss(Ticket { quiet_at: (begun == counts.done.load(Ordering::SeqCst)).then_some(begun) })
     }
 
+    /// The record of `key`, which hashes to `hash`, if it has an entry. Counts as no look.
+    pub(crate) fn peek(&self, key: KeyRef<'_>, hash: u64) -> Option<Record> {
+        let stripe = self.stripes[Place::of(hash).stripe].lock();
+        stripe.table.find(hash, |entry| entry.is_of(key)).map(Entry::record)
+    }
+
     /// Offers what the engine holds of `key`, read after `ticket` was taken, and gives what a reader may be shown.
     ///
     /// That is the entry's record if another reader has filled it meanwhile: the engine's may already have a row

@@ -24,7 +24,7 @@ pub mod tree;
 mod unsound;
 pub mod version;
 
-pub use batch::Batch;
+pub use batch::{Batch, ReadBack};
 pub use engine::memory::MemoryDisk;
 pub use error::StorageError;
 pub use expiry::Due;

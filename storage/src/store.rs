@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::ahead::{self, Ahead};
-use crate::batch::{Batch, Family};
+use crate::batch::{Batch, Family, ReadBack};
 use crate::cache::{Lookup, RowCache};
 use crate::encode::{decode_row_key, decode_row_value, row_of};
 use crate::engine::memory::{Memory, MemoryDisk};
@@ -202,6 +202,7 @@ impl Store {
         marking.written();
         self.writes_done.fetch_add(1, Ordering::SeqCst);
         self.rows_committed.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        let mut read_back = Vec::new();
         let (scratch, rows) = batch.staged();
         for staged in rows {
             // The batch encoded these itself.
@@ -211,8 +212,24 @@ impl Store {
             let position = u64::from(parts.prefix) << 32;
             let key = KeyRef { db: parts.db, key: parts.key, position };
             self.cache.finish(staged.hash, staged.begun, &row_of(key, &parts, &value), scratch);
+            if staged.is_asking {
+                read_back.push(self.read_back(key, staged.hash));
+            }
         }
+        batch.put_read_back(read_back);
         Ok(())
+    }
+
+    /// What `key`, of which a row was just committed, holds. It hashes to `hash`; of its position the prefix is enough.
+    fn read_back(&self, key: KeyRef<'_>, hash: u64) -> ReadBack {
+        if let Some(record) = self.cache.peek(key, hash) {
+            return ReadBack::Record(self.under_horizon(key.db, self.hide_dead(key, record)));
+        }
+        // Whoever reads it from disk meets the error again.
+        match self.try_read(KeyRef::new(key.db, key.key)) {
+            Ok(Some(record)) => ReadBack::Record(record),
+            Ok(None) | Err(_) => ReadBack::Unknown { db: key.db, key: key.key.to_vec() },
+        }
     }
 
     /// What is known of `key` from memory: row cache, memtables, block cache. `None` when the disk must be asked.

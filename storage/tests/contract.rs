@@ -11,7 +11,7 @@ mod common;
 
 use common::{Disk, commit, contract, count, delete, expiring, in_db, set, version};
 use gyre_storage::siblings::{Dot, PLAIN, Sibling, SiblingSet, VersionVector};
-use gyre_storage::{Body, Cell, KeyRef, PREFIX_END, Record, Row, Store, UnixMillis, Version, View};
+use gyre_storage::{Body, Cell, KeyRef, PREFIX_END, ReadBack, Record, Row, Store, UnixMillis, Version, View};
 
 const NOW: UnixMillis = UnixMillis(1_000);
 
@@ -31,6 +31,7 @@ contract!(
     scan_of_a_slot_gives_that_slots_keys,
     count_leaves_out_the_dead,
     horizon_hides_and_compaction_drops,
+    rows_that_ask_are_read_back_as_they_are_then_shown,
     compaction_changes_no_record,
     expiry_index_gives_due_rows_in_order,
     documents_are_kept_apart_from_rows,
@@ -315,6 +316,36 @@ fn horizon_hides_and_compaction_drops(disk: &Disk) {
     assert_eq!(store.stats().engine.rows_estimated, 2, "of four rows two are past their horizon");
     commit(&store, &[set(b"old", 6, b"late")]);
     check(&store);
+}
+
+/// What the rows that asked were told; what the memory did not know is read from disk.
+fn read_back(store: &Store, rows: &[Row<'_>]) -> Vec<Record> {
+    let mut batch = store.batch();
+    rows.iter().for_each(|row| batch.push_asking(row));
+    batch.push(&set(b"silent", 9, b"v"));
+    store.commit(&mut batch).unwrap();
+    let told = batch.take_read_back();
+    assert!(batch.take_read_back().is_empty(), "it is told once");
+    let record = |told| match told {
+        ReadBack::Record(record) => record,
+        ReadBack::Unknown { db, key } => store.read(KeyRef::new(db, &key)).unwrap(),
+    };
+    told.into_iter().map(record).collect()
+}
+
+fn rows_that_ask_are_read_back_as_they_are_then_shown(disk: &Disk) {
+    for row_cache_bytes in [1 << 20, 0] {
+        let store = disk.open_with(|options| options.row_cache_bytes = row_cache_bytes).unwrap();
+        let rows = [set(b"a", 5, b"40"), count(b"a", 7, 6, version(5, 1), 2), in_db(1, set(b"b", 6, b"x"))];
+        let records = read_back(&store, &rows);
+        assert_eq!(records[1].view(NOW), Some(View::Integer(42)));
+        assert_eq!(records[2], store.read(KeyRef::new(1, b"b")).unwrap());
+    }
+    let store = disk.open();
+    store.set_horizons(&[version(8, 1)]).unwrap();
+    let records = read_back(&store, &[set(b"a", 7, b"hidden"), set(b"c", 9, b"shown")]);
+    assert_eq!((&records[0], records[0].view(NOW)), (&read(&store, b"a"), None));
+    assert_eq!(records[1].view(NOW), Some(View::Bytes(b"shown")));
 }
 
 fn compaction_changes_no_record(disk: &Disk) {
