@@ -148,20 +148,22 @@ async fn connect(worker: &Rc<Worker>, address: &str, target: &Target) -> Result<
     }
     let (read, write) = stream.into_split();
     let link = Link::new(id, write, QUEUE_BYTES_MAX, worker.node().peers.statistics(id));
-    worker.step(|turn| {
+    let number = worker.step(|turn| {
         if turn.shell.outboxes.connect(id, Rc::clone(&link)) {
             // The answers that were to come by the older link are lost.
             turn.core.peer_down(turn.shell, turn.now, id);
         }
         turn.core.peer_up(id);
+        turn.shell.outboxes.number(Rc::clone(&link))
     });
     membership::linked(worker, &peer, target);
     if worker.node().peers.connected(id, peer.identity.instance) {
         tracing::info!(peer = %id, address, "peer is up");
     }
-    let reason = read_frames(worker, read, rest, &peer, Direction::Ours).await;
+    let reason = read_frames(worker, read, rest, &peer, Direction::Ours(number)).await;
     link.close();
     worker.step(|turn| {
+        turn.shell.outboxes.forget(number);
         if turn.shell.outboxes.disconnect(id, &link) {
             turn.core.peer_down(turn.shell, turn.now, id);
         }

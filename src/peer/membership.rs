@@ -266,7 +266,7 @@ fn answer(turn: &mut Turn<'_>, peer: &Peer, direction: Direction, message: &Form
                 let clock = turn.node.clock.now();
                 turn.shell.outboxes.respond(link, &Message::Forming { bytes: &bytes }, clock);
             }
-            Direction::Ours | Direction::Lapsed => send(turn, from, &reply),
+            Direction::Ours(_) | Direction::Lapsed => send(turn, from, &reply),
         },
         (Ok(_), None) => {}
         (Err(error), _) => tracing::error!(%error, "cannot store the topology"),

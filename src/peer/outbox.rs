@@ -1,4 +1,4 @@
-//! All links of one worker: ours to the peers, by node, and theirs to us, by link.
+//! All links of one worker: ours to the peers, by node, and all of them, theirs to us too, by number.
 
 use std::rc::Rc;
 
@@ -16,7 +16,8 @@ pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 #[derive(Default)]
 pub struct Outboxes {
     by_node: Links<NodeId>,
-    inbound: Links<LinkId>,
+    /// Ours and theirs.
+    by_id: Links<LinkId>,
     dirty: Vec<Rc<Link>>,
     last_link: u64,
 }
@@ -86,8 +87,7 @@ impl Outboxes {
 
     /// Closes every link to `node`, made by either of us.
     pub fn close_every(&self, node: NodeId) {
-        let links = self.by_node.all().chain(self.inbound.all());
-        links.filter(|link| link.peer() == node).for_each(|link| link.close());
+        self.by_id.all().filter(|link| link.peer() == node).for_each(|link| link.close());
     }
 
     /// Whether there is a link of ours to `node`.
@@ -100,17 +100,17 @@ impl Outboxes {
         self.by_node.0.iter().map(|(node, _)| *node).collect()
     }
 
-    /// Takes a link that a peer has made into use. Its number is never given again.
-    pub fn accept(&mut self, link: Rc<Link>) -> LinkId {
+    /// Numbers a link, made by either of us, so that what comes by it can be answered by it. No number is given twice.
+    pub fn number(&mut self, link: Rc<Link>) -> LinkId {
         self.last_link += 1;
         let id = LinkId(self.last_link);
-        self.inbound.insert(id, link);
+        self.by_id.insert(id, link);
         id
     }
 
-    /// Takes a link that a peer has made out of use.
+    /// A numbered link has ended.
     pub fn forget(&mut self, link: LinkId) {
-        self.inbound.remove(link);
+        self.by_id.remove(link);
     }
 
     /// Queues `message` for `to`; `false` if it will not be sent.
@@ -119,9 +119,9 @@ impl Outboxes {
         push(link, message, clock, &mut self.dirty)
     }
 
-    /// Queues an answer on a peer's link; dropped if it is gone.
+    /// Queues an answer on the link of that number; dropped if it is gone.
     pub fn respond(&mut self, link: LinkId, message: &Message<'_>, clock: Hlc) {
-        if let Some(link) = self.inbound.get(link) {
+        if let Some(link) = self.by_id.get(link) {
             push(link, message, clock, &mut self.dirty);
         }
     }
@@ -142,7 +142,7 @@ impl Outboxes {
 
     /// Closes all links.
     pub fn close_all(&self) {
-        self.by_node.all().chain(self.inbound.all()).for_each(|link| link.close());
+        self.by_id.all().for_each(|link| link.close());
     }
 }
 

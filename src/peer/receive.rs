@@ -28,8 +28,8 @@ const INFORM_TIME_MAX: Duration = Duration::from_secs(1);
 /// Which way a link was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// By us: we ask, they answer.
-    Ours,
+    /// By us, under this number: we ask, they answer (and entrust what we have forwarded to us, which we answer).
+    Ours(LinkId),
     /// By the peer, under this number: they ask, we answer.
     Theirs(LinkId),
     /// By a peer whose data has lapsed: nothing is taken of it but its topology document.
@@ -63,7 +63,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer, rest: BytesMut
     let (read, write) = stream.into_split();
     let from = peer.identity.node;
     let link = Link::new(from, write, QUEUE_BYTES_MAX, worker.node().peers.statistics(from));
-    let id = worker.step(|turn| turn.shell.outboxes.accept(Rc::clone(&link)));
+    let id = worker.step(|turn| turn.shell.outboxes.number(Rc::clone(&link)));
     let reason = read_frames(&worker, read, rest, &peer, Direction::Theirs(id)).await;
     tracing::debug!(peer = %peer.identity.node, reason, "a peer's link has ended");
     // Whoever was refused for its clock learns what ours is.
@@ -163,11 +163,10 @@ fn take_message(
     match Message::decode(&incoming.payload) {
         Ok(message) if membership::is_for(&message) => membership::receive(turn, peer, direction, &message),
         Ok(message) => match direction {
-            // Nothing is asked on a link of ours; an answer to link 0 would go nowhere.
-            Direction::Ours | Direction::Lapsed => {
-                turn.core.receive(turn.shell, turn.now, from, LinkId(0), message);
+            Direction::Ours(link) | Direction::Theirs(link) => {
+                turn.core.receive(turn.shell, turn.now, from, link, message);
             }
-            Direction::Theirs(link) => turn.core.receive(turn.shell, turn.now, from, link, message),
+            Direction::Lapsed => {}
         },
         // From a peer that is newer than this node, during a rolling upgrade.
         Err(DecodeError::UnknownKind { .. }) => {}

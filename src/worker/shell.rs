@@ -92,14 +92,23 @@ pub struct DiskScan {
     pub count_only: bool,
 }
 
+/// Something in this turn's batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Applying {
+    /// What the coordinator calls it.
+    pub ticket: Ticket,
+    /// It is a row whose key is to be read back.
+    pub is_asking: bool,
+}
+
 /// See the module's documentation.
 pub struct Shell {
     worker: usize,
     node: Arc<Node>,
     /// The rows of this turn.
     pub batch: Batch,
-    /// What each of them was for.
-    pub applying: Vec<Ticket>,
+    /// What each of them, and of its hints, was for.
+    pub applying: Vec<Applying>,
     /// Outcomes to deliver.
     pub finished: Vec<(Tag, Outcome)>,
     /// Operations of this worker that have got the lock they waited for.
@@ -170,18 +179,23 @@ impl coordinator::Shell for Shell {
 
     fn apply(&mut self, ticket: Ticket, row: &Row<'_>) {
         self.batch.push(row);
-        self.applying.push(ticket);
+        self.applying.push(Applying { ticket, is_asking: false });
+    }
+
+    fn apply_and_read(&mut self, ticket: Ticket, row: &Row<'_>) {
+        self.batch.push_asking(row);
+        self.applying.push(Applying { ticket, is_asking: true });
     }
 
     fn hint(&mut self, target: NodeId, key: KeyRef<'_>, missed: Version) {
         self.node.store.hint(&mut self.batch, target.0, key, missed);
         // Without a row of its own it must be committed, too.
-        self.applying.push(Ticket::Nobody);
+        self.applying.push(Applying { ticket: Ticket::Nobody, is_asking: false });
     }
 
     fn drop_hint(&mut self, key: KeyRef<'_>, missed: Version) {
         self.batch.drop_hint(key, missed);
-        self.applying.push(Ticket::Nobody);
+        self.applying.push(Applying { ticket: Ticket::Nobody, is_asking: false });
     }
 
     fn accepts_rows(&self) -> bool {

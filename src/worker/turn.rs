@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use gyre_cluster::coordinator::Ticket;
 use gyre_cluster::message::ScanRange;
-use gyre_storage::{KeyRef, Record, StorageError, Store, UnixMillis};
+use gyre_storage::{KeyRef, ReadBack, Record, StorageError, Store, UnixMillis};
 
-use crate::worker::shell::{DiskRead, DiskScan, Receiver, session_of};
+use crate::worker::shell::{Applying, DiskRead, DiskScan, Receiver, session_of};
 use crate::worker::{Turn, Worker};
 
 /// How often a turn delivers and commits before it flushes, while answers make new requests go on.
@@ -156,9 +156,16 @@ fn commit(turn: &mut Turn<'_>) {
         tracing::error!(%error, "cannot commit: this node no longer acknowledges writes");
         turn.node.store_failed();
     }
+    let mut read_back = turn.shell.batch.take_read_back().into_iter();
     let mut applying = std::mem::take(&mut turn.shell.applying);
-    for ticket in applying.drain(..) {
-        turn.core.applied(turn.shell, turn.now, ticket, result.is_ok());
+    for Applying { ticket, is_asking } in applying.drain(..) {
+        match is_asking.then(|| read_back.next()).flatten() {
+            Some(ReadBack::Record(record)) => {
+                turn.core.local_record(turn.shell, turn.now, ticket, Some(record));
+            }
+            Some(ReadBack::Unknown { db, key }) => turn.shell.disk_reads.push(DiskRead { ticket, db, key }),
+            None => turn.core.applied(turn.shell, turn.now, ticket, result.is_ok()),
+        }
     }
     if turn.shell.applying.is_empty() {
         turn.shell.applying = applying;

@@ -6,23 +6,32 @@
 //! spares them a read. If those hold what this node holds, this node's record was up to date, and its value is the
 //! reply: read and write have taken one round.
 //!
-//! If one of them is slow, the others' records are fetched instead as soon as enough have the row. If they differ, somebody knows a register or a cell that this node does not. The caller then fetches and merges
-//! their records. On the same base the increment stands and the merged record has the value. On a newer base it is
-//! void, like everything counted on the older one, and is made once more on the merged record. That cannot go on:
-//! the merged record has every write that was acknowledged before the operation began, so a base that is newer still
-//! was written meanwhile, and may be said to come after.
+//! If one of them is slow, the others' records are fetched instead as soon as enough have the row. If they differ,
+//! somebody knows a register or a cell that this node does not. The caller then fetches and merges their records. On
+//! the same base the increment stands and the merged record has the value. On a newer base it is void, like everything
+//! counted on the older one, and is made once more on the merged record. That cannot go on: the merged record has every
+//! write that was acknowledged before the operation began, so a base that is newer still was written meanwhile, and may
+//! be said to come after.
+//!
+//! If a replica has forwarded the increment and two replicas decide, the round goes by that replica: the row is stored
+//! here first, and then goes to it together with the reply ([`super::forward`]). It must not be made once more unless
+//! that replica has said that it differs: its client may have the answer.
 //!
 //! What is not left to this round: refusals (this node's record may be out of date) and keys whose register has
 //! expired (an increment then starts a new register).
 
-use gyre_storage::{Body, Cell, KeyRef, Record, RecordBuilder, UnixMillis, Version, View, parse_integer};
+use gyre_storage::{
+    Body, Cell, CounterCell, KeyRef, Record, RecordBuilder, Row, UnixMillis, Version, View, parse_integer,
+};
 
 use super::context::{Context, Event, Step};
+use super::forward::Forwarder;
 use super::read::Known;
 use super::replicas::Replicas;
 use super::shell::Shell;
 use super::write::WriteRound;
 use crate::level::{Quorum, Verdict, bit};
+use crate::message::{HintTargets, Message};
 use crate::modify::{self, Modify, ModifyReply};
 use crate::node::NodeId;
 
@@ -51,22 +60,37 @@ pub(crate) struct AddRound {
     /// Its digest.
     digest: u64,
     reply: i64,
-    /// The version of the increment's row.
-    written: Version,
+    /// The increment's row.
+    cell: CounterCell,
     /// Who has the row.
     heard: Quorum,
     /// Who holds the same record. Replicas that were not asked for a digest count as failed.
     holders: Quorum,
     /// A replica that was asked for its digest is slow: who has answered must do.
     is_late: bool,
+    /// The replica that may answer its client itself.
+    entrusted: Option<Entrusted>,
+}
+
+/// The part that the replica plays which has forwarded the increment.
+#[derive(Clone, Copy, Debug)]
+struct Entrusted {
+    to: Forwarder,
+    /// Its index among the replicas.
+    place: usize,
+    /// It was sent the row, and has not said that it differs.
+    may_have_told: bool,
+    is_sent: bool,
 }
 
 impl AddRound {
     /// Adds `delta` to this node's cell and sends it to the replicas. `None`: `record` does not allow the short way.
     /// `needed` is that of the read and of the write level.
+    #[expect(clippy::too_many_arguments, reason = "surroundings, then what the operation knows")]
     pub(crate) fn start<S: Shell>(
         cx: &mut Context<'_, S>,
         replicas: Replicas,
+        forwarder: Option<Forwarder>,
         needed: (usize, usize),
         round: u8,
         key: KeyRef<'_>,
@@ -76,14 +100,20 @@ impl AddRound {
         let here = replicas.index_of(cx.env.config.node)?;
         let change = modify::apply(&Modify::Add { delta }, record, cx.now.wall, cx.env.config.actor).ok()?;
         let (Some(row), ModifyReply::Integer(reply)) = (change.row, change.reply) else { return None };
-        let Cell::Counter { .. } = row.cell else { return None };
         let version = cx.env.stamp_after(cx.now, record.newest_version());
         let row = row.row(key, version);
-        debug_assert!(matches!(row.body, Body::Counter { .. }), "only counter rows go to counter cells");
+        let (Cell::Counter { actor }, Body::Counter { base, sum }) = (row.cell, row.body) else {
+            return None;
+        };
+        let cell = CounterCell { actor, version, base, sum };
         let mut with_row = RecordBuilder::from(record);
         with_row.add(&row);
         let record = with_row.build();
-        let digests = asked_for_digests(cx, &replicas, here, needed.0);
+        let entrusted = forwarder.and_then(|forwarder| entrusted(cx, &replicas, forwarder, needed));
+        let digests = match &entrusted {
+            Some(entrusted) => bit(entrusted.place),
+            None => asked_for_digests(cx, &replicas, here, needed.0),
+        };
         let mut holders = Quorum::new(needed.0, replicas.len());
         (0..replicas.len())
             .filter(|&index| index != here && digests & bit(index) == 0)
@@ -95,16 +125,59 @@ impl AddRound {
             digest: record.digest(),
             record,
             reply,
-            written: version,
+            cell,
             heard: Quorum::new(needed.0.max(needed.1), replicas.len()),
             holders,
             is_late: false,
+            entrusted,
         };
+        if entrusted.is_some() {
+            cx.apply_here(round, &row);
+            return Some(add);
+        }
         cx.apply(&replicas, round, &row, digests, |index| add.fail(index));
         if digests != 0 && replicas.len() > needed.0 {
             cx.env.timers.hurry(cx.now.mono + cx.env.hurry_delay(), cx.op);
         }
         Some(add)
+    }
+
+    /// If the reply is to be entrusted, and the row is stored here and nowhere else yet: sends it. What another node
+    /// answers its client counts on this node's copy.
+    pub(crate) fn entrust<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>) {
+        if !self.heard.has_acked(self.here) {
+            return;
+        }
+        let Some(entrusted) = self.entrusted.as_mut().filter(|entrusted| !entrusted.is_sent) else { return };
+        (entrusted.is_sent, entrusted.may_have_told) = (true, true);
+        let Entrusted { to, place, .. } = *entrusted;
+        let CounterCell { actor, version, base, sum } = self.cell;
+        let (cell, body) = (Cell::Counter { actor }, Body::Counter { base, sum });
+        let row = Row { key, cell, version, expiry: None, body };
+        for (index, node) in self.replicas.iter() {
+            if index == self.here {
+                continue;
+            }
+            if index == place {
+                let (request, forwarded) = (cx.op.request(self.round), to.request);
+                let (reply, digest) = (self.reply, self.digest);
+                let message = Message::Entrust { request, forwarded, reply, digest, row };
+                cx.shell.respond(to.link, &message);
+            } else if !cx.apply_at(node, self.round, &row, false, HintTargets::NONE) {
+                self.fail(index);
+            }
+        }
+        cx.env.timers.hurry(cx.now.mono + cx.env.hurry_delay(), cx.op);
+    }
+
+    /// Whether agreement means that the forwarder has answered its client.
+    pub(crate) fn is_entrusted(&self) -> bool {
+        self.entrusted.is_some()
+    }
+
+    /// Whether the increment may be made once more if it turns out to be void.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.entrusted.is_none_or(|entrusted| !entrusted.may_have_told)
     }
 
     /// Takes in an answer of `round`.
@@ -117,11 +190,22 @@ impl AddRound {
                     self.holders.ack(index);
                 } else {
                     self.holders.fail(index);
+                    self.has_not_told(index);
                 }
             }
-            Event::Refused(_) if round == self.round => self.fail(index),
+            Event::Refused(_) if round == self.round => {
+                self.fail(index);
+                self.has_not_told(index);
+            }
             Event::Lost => self.fail(index),
             _ => {}
+        }
+    }
+
+    /// The replica at `index` does not hold what this node holds.
+    fn has_not_told(&mut self, index: usize) {
+        if let Some(entrusted) = self.entrusted.as_mut().filter(|entrusted| entrusted.place == index) {
+            entrusted.may_have_told = false;
         }
     }
 
@@ -173,13 +257,25 @@ impl AddRound {
 
     /// The increment's row as a write: who has it, and who has yet to answer.
     pub(crate) fn as_write(&self) -> WriteRound {
-        WriteRound::sent(self.replicas, self.heard, self.round, self.written)
+        WriteRound::sent(self.replicas, self.heard, self.round, self.cell.version)
     }
 
     /// Too late, or too few.
     pub(crate) fn give_up(&self) -> Step {
         Step::time_out(self.heard.needed(), self.heard.acked())
     }
+}
+
+/// The forwarder, if the reply can be entrusted to it: it is a replica, all replicas are alive, and two decide.
+fn entrusted<S: Shell>(
+    cx: &Context<'_, S>,
+    replicas: &Replicas,
+    forwarder: Forwarder,
+    (read, write): (usize, usize),
+) -> Option<Entrusted> {
+    let is_alike = read == 2 && write <= 2 && !replicas.has_absent() && cx.env.is_alive(forwarder.node);
+    let place = replicas.index_of(forwarder.node).filter(|_| is_alike)?;
+    Some(Entrusted { to: forwarder, place, may_have_told: false, is_sent: false })
 }
 
 /// The places of the replicas that are to answer with a digest, so that together with this node's place `needed` hold

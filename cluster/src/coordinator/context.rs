@@ -198,7 +198,13 @@ impl<S: Shell> Context<'_, S> {
         }
     }
 
-    fn apply_at(
+    /// Stores `row` on this node.
+    pub(crate) fn apply_here(&mut self, round: u8, row: &Row<'_>) {
+        self.shell.apply(Ticket::Op(self.op.request(round)), row);
+    }
+
+    /// Stores `row` on `node`, with hints for those that miss it. `false` if that cannot be.
+    pub(crate) fn apply_at(
         &mut self,
         node: NodeId,
         round: u8,
@@ -206,12 +212,12 @@ impl<S: Shell> Context<'_, S> {
         want_digest: bool,
         hints: HintTargets<'_>,
     ) -> bool {
-        let request = self.op.request(round);
         if self.is_self(node) {
-            self.shell.apply(Ticket::Op(request), row);
+            self.apply_here(round, row);
             keep_hints(self.shell, node, row, hints);
             return true;
         }
+        let request = self.op.request(round);
         let message = Message::Apply { request, row: *row, want_digest, hints };
         (self.env.is_complete || self.env.is_alive(node)) && self.shell.send(node, &message)
     }

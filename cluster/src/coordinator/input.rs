@@ -3,16 +3,16 @@
 use gyre_storage::{KeyRef, Record};
 
 use super::context::{Context, Event, Step, keep_hints};
-use super::key::KeyBuf;
-use super::operations::{Kind, Origin};
+use super::forward::{Entrusted, Forwarder};
+use super::operations::{Kind, Origin, Slot};
 use super::replicas::Replicas;
 use super::scan::ScannedPage;
-use super::serve::{self, DigestAfterApply};
+use super::serve;
 use super::shell::{LinkId, OpId, PeerAnswer, Shell, Ticket};
 use super::statistics::Operation;
 use super::timers::Alarm;
 use super::{Coordinator, Start};
-use crate::level::{Consistency, Quorums};
+use crate::level::Quorums;
 use crate::message::{Message, Reason, RequestId};
 use crate::node::NodeId;
 use crate::outcome::Outcome;
@@ -44,7 +44,7 @@ impl Coordinator {
                 let _ = self.env.clock.observe(clock, now.wall);
                 (request, Event::Clock)
             }
-            other => return self.serve(shell, now, link, other),
+            other => return self.serve(shell, now, from, link, other),
         };
         self.deliver(shell, now, from, request, event);
     }
@@ -201,7 +201,6 @@ impl Coordinator {
             }
             (Kind::Inspect(inspect), _) => inspect.finish(),
             (Kind::HandOff(hand_off), _) => hand_off.give_up(),
-            (Kind::DigestAfterApply(_), _) => Step::Pending,
         };
         self.conclude(shell, now, op, step);
     }
@@ -226,7 +225,7 @@ impl Coordinator {
             Kind::Read(read) => read.on_event(&mut cx, from, round, event),
             Kind::Write(write) => write.on_event(from, round, &event),
             Kind::Modify(modify) => modify.on_event(&mut cx, from, round, event),
-            Kind::Forward(forward) => forward.on_event(from, event),
+            Kind::Forward(forward) => forward.on_event(&mut cx, from, event),
             Kind::Scan(scan) => {
                 let pages_before = scan.pages_done();
                 let step = scan.on_event(&mut cx, from, round, event);
@@ -239,8 +238,6 @@ impl Coordinator {
             Kind::Flush(flush) => flush.on_event(&mut cx, from, round, &event),
             Kind::Inspect(inspect) => inspect.on_event(from, event),
             Kind::HandOff(hand_off) => hand_off.on_event(&mut cx, from, round, event),
-            Kind::DigestAfterApply(_) if from != cx.env.config.node => Step::Pending,
-            Kind::DigestAfterApply(apply) => apply.on_event(&mut cx, round, &event),
         };
         self.conclude(shell, now, op, step);
     }
@@ -269,7 +266,7 @@ impl Coordinator {
     fn linger<S: Shell>(&mut self, shell: &mut S, now: Now, op: OpId, outcome: Outcome) {
         let has_room = self.operations.lingering() < self.env.config.lingering_max;
         let Some(slot) = self.operations.get_mut(op) else { return };
-        let start = Start { origin: slot.origin, operation: slot.operation, level: slot.level };
+        let start = start_of(slot);
         let next = match &mut slot.kind {
             Kind::Write(write) if write.round.is_settled() || !has_room => write.on_deadline(),
             Kind::Modify(modify) => {
@@ -297,7 +294,7 @@ impl Coordinator {
             }
             _ => {}
         }
-        Some(Start { origin: slot.origin, operation: slot.operation, level: slot.level })
+        Some(start_of(&slot))
     }
 
     /// Tells whoever waits how an operation ended.
@@ -308,11 +305,12 @@ impl Coordinator {
                 shell.finish(tag, outcome);
             }
             Origin::Peer { link, request } => shell.respond(link, &serve::modified(request, outcome)),
+            Origin::Nobody => {}
         }
     }
 
     /// Does what a peer asks of this node.
-    fn serve<S: Shell>(&mut self, shell: &mut S, now: Now, link: LinkId, message: Message<'_>) {
+    fn serve<S: Shell>(&mut self, shell: &mut S, now: Now, from: NodeId, link: LinkId, message: Message<'_>) {
         self.env.statistics.served += 1;
         match message {
             Message::Apply { request, row, want_digest: false, hints } => {
@@ -320,16 +318,19 @@ impl Coordinator {
                 keep_hints(shell, self.env.config.node, &row, hints);
             }
             Message::Apply { request, row, want_digest: true, hints } => {
-                if self.operations.unfinished() >= self.env.config.operations_max.saturating_mul(2) {
-                    return shell.respond(link, &Message::Failed { request, reason: Reason::Overloaded });
-                }
-                let op = self.operations.next_id();
-                let apply = DigestAfterApply { link, request, key: KeyBuf::of(row.key) };
-                let origin = Origin::Peer { link, request };
-                let start = Start { origin, operation: Operation::Write, level: Consistency::One };
-                self.insert(now, op, start, Kind::DigestAfterApply(Box::new(apply)));
-                shell.apply(Ticket::Op(op.request(serve::STORING)), &row);
+                let answer = PeerAnswer::AppliedWithDigest;
+                shell.apply_and_read(Ticket::Peer { link, request, answer }, &row);
                 keep_hints(shell, self.env.config.node, &row, hints);
+            }
+            Message::Entrust { request, forwarded, reply, digest, row } => {
+                let entrusted = Entrusted { link, request, digest, reply };
+                let ticket = if self.entrust(from, forwarded, entrusted) {
+                    Ticket::Op(forwarded)
+                } else {
+                    // Its client no longer waits: the row counts all the same.
+                    Ticket::Peer { link, request, answer: PeerAnswer::AppliedWithDigest }
+                };
+                shell.apply_and_read(ticket, &row);
             }
             Message::KeepHint { target, key, missed } if target != self.env.config.node => {
                 shell.hint(target, key, missed);
@@ -345,7 +346,8 @@ impl Coordinator {
                 };
                 let origin = Origin::Peer { link, request };
                 let start = Start { origin, operation: Operation::Modify, level: levels.write };
-                self.modify_here(shell, now, start, key, &modify, levels, replicas);
+                let forwarder = Some(Forwarder { node: from, link, request });
+                self.modify_here(shell, now, start, forwarder, key, &modify, levels, replicas);
             }
             Message::Scan { request, range } => {
                 super::scan::serve(shell, link, request, &range, PeerAnswer::Scanned);
@@ -363,6 +365,15 @@ impl Coordinator {
                 shell.set_horizon(ticket, db, version);
             }
             _ => {}
+        }
+    }
+
+    /// Gives a forwarded increment the reply that its primary entrusts to this node. `false` if it has ended.
+    fn entrust(&mut self, primary: NodeId, forwarded: RequestId, entrusted: Entrusted) -> bool {
+        let (op, _) = OpId::of_request(forwarded);
+        match self.operations.get_mut(op).map(|slot| &mut slot.kind) {
+            Some(Kind::Forward(forward)) => forward.entrust(primary, entrusted),
+            _ => false,
         }
     }
 
@@ -386,6 +397,15 @@ impl Coordinator {
         }
         Some(replicas)
     }
+}
+
+/// How the operation of `slot` began, with who still waits for it.
+fn start_of(slot: &Slot) -> Start {
+    let origin = match &slot.kind {
+        Kind::Modify(modify) if modify.is_told() => Origin::Nobody,
+        _ => slot.origin,
+    };
+    Start { origin, operation: slot.operation, level: slot.level }
 }
 
 fn insert(sorted: &mut Vec<NodeId>, node: NodeId) {

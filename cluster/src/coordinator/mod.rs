@@ -22,6 +22,7 @@
 mod add;
 mod context;
 mod flush;
+mod forward;
 mod handoff;
 mod input;
 mod inspect;
@@ -52,10 +53,11 @@ pub use statistics::{Ends, Operation, Statistics};
 
 use context::{Context, Environment, Step};
 use flush::FlushOp;
+use forward::{ForwardOp, Forwarder};
 use handoff::HandOffOp;
 use inspect::InspectOp;
 use key::KeyBuf;
-use modify::{ForwardOp, ModifyOp};
+use modify::ModifyOp;
 use operations::{Kind, Operations, Origin, Slot};
 use read::{ReadOp, ReadRound};
 use replicas::Replicas;
@@ -191,7 +193,7 @@ impl Coordinator {
         }
         for primary in replicas.leaders() {
             if primary == self.env.config.node {
-                return self.modify_here(shell, now, start, key, modify, levels, replicas);
+                return self.modify_here(shell, now, start, None, key, modify, levels, replicas);
             }
             let op = self.operations.next_id();
             let mut cx = Context { env: &mut self.env, shell: &mut *shell, now, op };
@@ -212,6 +214,7 @@ impl Coordinator {
         shell: &mut S,
         now: Now,
         start: Start,
+        forwarder: Option<Forwarder>,
         key: KeyRef<'_>,
         modify: &Modify<'_>,
         levels: Levels,
@@ -222,7 +225,7 @@ impl Coordinator {
             return self.end(shell, start, Outcome::Failed(failure));
         }
         let op = self.operations.next_id();
-        let mut modify = Box::new(ModifyOp::new(key, modify, levels, replicas));
+        let mut modify = Box::new(ModifyOp::new(key, modify, levels, replicas, forwarder));
         let is_locked = shell.lock(key.hash64(), op);
         let step = if is_locked {
             modify.on_locked(&mut Context { env: &mut self.env, shell, now, op })
@@ -422,8 +425,6 @@ impl Coordinator {
                 self.env.timers.scan(at, op);
                 at
             }
-            // Its results come from this node's own store, which always answers.
-            Kind::DigestAfterApply(_) => MonoMicros(u64::MAX),
         };
         let Start { origin, operation, level } = start;
         let generation = op.generation;

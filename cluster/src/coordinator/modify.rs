@@ -14,13 +14,14 @@ use gyre_storage::{KeyRef, Record, Version};
 
 use super::add::{AddEnd, AddRound};
 use super::context::{Context, Event, Step};
+use super::forward::Forwarder;
 use super::key::KeyBuf;
 use super::read::ReadRound;
 use super::replicas::Replicas;
 use super::shell::Shell;
 use super::write::WriteRound;
 use crate::level::{Quorum, Verdict};
-use crate::message::{Levels, Reason};
+use crate::message::Levels;
 use crate::modify::{self, Modify, ModifyError, ModifyReply};
 use crate::node::NodeId;
 use crate::outcome::{Failure, Outcome};
@@ -69,7 +70,7 @@ enum Phase {
     /// An increment in its single round.
     Adding(AddRound),
     /// An increment whose replicas disagreed: fetching what they hold. The rest is of the round before.
-    Resolving { read: ReadRound, base: Version, reply: i64, write: WriteRound },
+    Resolving { read: ReadRound, base: Version, reply: i64, write: WriteRound, may_repeat: bool },
     /// Reading at the read level.
     Reading(ReadRound),
     /// Writing at the write level.
@@ -83,6 +84,8 @@ pub(crate) struct ModifyOp {
     change: Change,
     levels: Levels,
     replicas: Replicas,
+    /// Who has forwarded it here, if it was not a client.
+    forwarder: Option<Forwarder>,
     phase: Phase,
     /// Distinguishes the answers of one phase from late ones of the phase before.
     round: u8,
@@ -95,26 +98,41 @@ pub(crate) struct ModifyOp {
     storing: Option<u8>,
     /// It has ended for whoever waits; only acknowledgements of its row are still awaited.
     is_finished: bool,
+    /// Whoever waits was told by the forwarder.
+    is_told: bool,
     /// Nothing is awaited any more but what is being stored.
     is_overdue: bool,
 }
 
 impl ModifyOp {
     /// The operation; it waits for its lock.
-    pub(crate) fn new(key: KeyRef<'_>, modify: &Modify<'_>, levels: Levels, replicas: Replicas) -> ModifyOp {
+    pub(crate) fn new(
+        key: KeyRef<'_>,
+        modify: &Modify<'_>,
+        levels: Levels,
+        replicas: Replicas,
+        forwarder: Option<Forwarder>,
+    ) -> ModifyOp {
         ModifyOp {
             key: KeyBuf::of(key),
             change: Change::of(modify),
             levels,
             replicas,
+            forwarder,
             phase: Phase::Locking,
             round: 0,
             is_locked: false,
             own: Record::ABSENT,
             storing: None,
             is_finished: false,
+            is_told: false,
             is_overdue: false,
         }
+    }
+
+    /// Whether whoever waited was told how it ended, by the node that forwarded it.
+    pub(crate) fn is_told(&self) -> bool {
+        self.is_told
     }
 
     /// Gives the lock back, if it is held. Must be called when the operation ends, however it ends.
@@ -267,6 +285,7 @@ impl ModifyOp {
             },
             Phase::Adding(add) => {
                 add.on_event(node, round, &event);
+                add.entrust(cx, self.key.key());
                 self.advance_add(cx)
             }
             Phase::Resolving { read, write, .. } => {
@@ -330,7 +349,8 @@ impl ModifyOp {
         let (read, write) = (self.levels.read, self.levels.write);
         let needed = (read.needed(self.replicas.len()), write.needed(self.replicas.len()));
         self.round += 1;
-        match AddRound::start(cx, self.replicas, needed, self.round, self.key.key(), record, delta) {
+        let (round, key) = (self.round, self.key.key());
+        match AddRound::start(cx, self.replicas, self.forwarder, needed, round, key, record, delta) {
             Some(add) => {
                 self.storing = Some(self.round);
                 self.phase = Phase::Adding(add);
@@ -347,6 +367,7 @@ impl ModifyOp {
             AddEnd::Lost => add.give_up(),
             AddEnd::Agreed => {
                 cx.env.statistics.counter_rounds_single += 1;
+                self.is_told = add.is_entrusted();
                 Step::Finish(Outcome::Modified(ModifyReply::Integer(add.reply())))
             }
             AddEnd::Disagreed => {
@@ -355,7 +376,7 @@ impl ModifyOp {
                 let needed = self.levels.read.needed(self.replicas.len());
                 let read = ReadRound::resolve(cx, &add.known(), needed, self.round, self.key.key());
                 let (base, reply, write) = (add.base(), add.reply(), add.as_write());
-                self.phase = Phase::Resolving { read, base, reply, write };
+                self.phase = Phase::Resolving { read, base, reply, write, may_repeat: add.may_repeat() };
                 self.advance_read(cx)
             }
         }
@@ -380,6 +401,8 @@ impl ModifyOp {
                     let value = super::add::value(&record, cx.now.wall).unwrap_or(reply);
                     Step::Finish(Outcome::Modified(ModifyReply::Integer(value)))
                 }
+                // The forwarder may have told its client, and to increment once more would count twice.
+                Phase::Resolving { may_repeat: false, write, .. } => write.give_up(),
                 // The key was set meanwhile: the increment is void. `record` has every write that was acknowledged
                 // before this operation began, so what is added to it counts, and what sets the key later comes after.
                 _ => self.write(cx, &record),
@@ -442,52 +465,6 @@ impl ModifyOp {
             Verdict::Pending => Step::Pending,
             Verdict::Lost => write.give_up(),
             Verdict::Met => Step::Finish(Outcome::Modified(reply.clone())),
-        }
-    }
-}
-
-/// A read-modify-write that runs on another node.
-#[derive(Debug)]
-pub(crate) struct ForwardOp {
-    primary: NodeId,
-    needed: usize,
-}
-
-impl ForwardOp {
-    pub(crate) fn new(primary: NodeId, needed: usize) -> ForwardOp {
-        ForwardOp { primary, needed }
-    }
-
-    pub(crate) fn on_event(&mut self, node: NodeId, event: Event) -> Step {
-        if node != self.primary {
-            return Step::Pending;
-        }
-        match event {
-            Event::Modified(Ok(reply)) => Step::Finish(Outcome::Modified(reply)),
-            Event::Modified(Err(refusal)) => Step::Finish(Outcome::Refused(refusal)),
-            Event::Refused(reason) => Step::fail(self.failure(reason)),
-            Event::Lost => self.give_up(),
-            _ => Step::Pending,
-        }
-    }
-
-    /// It may have been done, and nobody will ever tell.
-    pub(crate) fn give_up(&self) -> Step {
-        Step::time_out(self.needed, 0)
-    }
-
-    fn failure(&self, reason: Reason) -> Failure {
-        match reason {
-            Reason::Storage => Failure::Timeout { needed: self.needed, acked: 0 },
-            Reason::Overloaded => Failure::Overloaded,
-            // The rings of the two nodes differ for a moment. Nothing was done, and a repetition will go right.
-            Reason::NotReplica => Failure::Unavailable { needed: self.needed, alive: 0 },
-            Reason::Unavailable { needed, alive } => {
-                Failure::Unavailable { needed: usize::from(needed), alive: usize::from(alive) }
-            }
-            Reason::Timeout { needed, acked } => {
-                Failure::Timeout { needed: usize::from(needed), acked: usize::from(acked) }
-            }
         }
     }
 }

@@ -3,12 +3,12 @@
 use slab::Slab;
 
 use super::flush::FlushOp;
+use super::forward::ForwardOp;
 use super::handoff::HandOffOp;
 use super::inspect::InspectOp;
-use super::modify::{ForwardOp, ModifyOp};
+use super::modify::ModifyOp;
 use super::read::ReadOp;
 use super::scan::ScanOp;
-use super::serve::DigestAfterApply;
 use super::shell::{LinkId, OpId, Tag};
 use super::statistics::Operation;
 use super::write::WriteOp;
@@ -23,6 +23,8 @@ pub(crate) enum Origin {
     Client(Tag),
     /// A peer that forwarded a read-modify-write here.
     Peer { link: LinkId, request: RequestId },
+    /// Nobody: the node that forwarded it has told its client.
+    Nobody,
 }
 
 /// An operation, by its kind. The rarer and larger ones are boxed.
@@ -37,7 +39,6 @@ pub(crate) enum Kind {
     Flush(Box<FlushOp>),
     Inspect(Box<InspectOp>),
     HandOff(Box<HandOffOp>),
-    DigestAfterApply(Box<DigestAfterApply>),
 }
 
 /// An operation with what is common to all.

@@ -2,51 +2,10 @@
 
 use gyre_storage::{KeyRef, Record};
 
-use super::context::{Context, Event, Step};
-use super::key::KeyBuf;
 use super::read::apply_rows;
 use super::shell::{LinkId, PeerAnswer, Shell, Ticket};
 use crate::message::{Message, Reason, RequestId};
 use crate::outcome::{Failure, Outcome};
-
-/// A row that a peer wants stored and then the digest of the record.
-#[derive(Debug)]
-pub(crate) struct DigestAfterApply {
-    pub(crate) link: LinkId,
-    pub(crate) request: RequestId,
-    pub(crate) key: KeyBuf,
-}
-
-/// The row is being stored.
-pub(crate) const STORING: u8 = 1;
-/// The record is being read.
-const READING: u8 = 2;
-
-impl DigestAfterApply {
-    pub(crate) fn on_event<S: Shell>(&mut self, cx: &mut Context<'_, S>, round: u8, event: &Event) -> Step {
-        match (round, event) {
-            (STORING, Event::Applied { .. }) => match cx.read_here(READING, self.key.key()) {
-                Some(record) => self.respond(cx.shell, Some(&record)),
-                None => Step::Pending,
-            },
-            (READING, Event::Found(record)) => self.respond(cx.shell, Some(record)),
-            (STORING | READING, Event::Refused(_)) => self.respond(cx.shell, None),
-            _ => Step::Pending,
-        }
-    }
-
-    fn respond<S: Shell>(&self, shell: &mut S, record: Option<&Record>) -> Step {
-        let request = self.request;
-        shell.respond(
-            self.link,
-            &match record {
-                Some(record) => Message::Applied { request, digest: Some(record.digest()) },
-                None => Message::Failed { request, reason: Reason::Storage },
-            },
-        );
-        Step::Forget
-    }
-}
 
 /// Reads a record, or its digest, for a peer.
 pub(crate) fn read<S: Shell>(
@@ -80,7 +39,7 @@ pub(crate) fn repair<S: Shell>(
     apply_rows(shell, ticket, key, rows);
 }
 
-/// Answers a peer's read; `None` says that the store failed.
+/// Answers a peer's read, or a write that wanted the digest; `None` says that the store failed.
 pub(crate) fn answer_record<S: Shell>(
     shell: &mut S,
     link: LinkId,
@@ -89,6 +48,9 @@ pub(crate) fn answer_record<S: Shell>(
     record: Option<Record>,
 ) {
     let message = match (record, answer) {
+        (Some(record), PeerAnswer::AppliedWithDigest) => {
+            Message::Applied { request, digest: Some(record.digest()) }
+        }
         (Some(record), PeerAnswer::Digested) => Message::Digested { request, digest: record.digest() },
         (Some(record), _) => Message::Found { request, record },
         (None, _) => Message::Failed { request, reason: Reason::Storage },

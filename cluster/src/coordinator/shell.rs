@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tag(pub u64);
 
-/// The shell's name for an inbound link, by which a request of a peer came and its answer goes back.
+/// The shell's name for a link, ours or a peer's, by which a request of a peer came and its answer goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
@@ -66,6 +66,8 @@ pub enum Ticket {
 pub enum PeerAnswer {
     /// [`Message::Applied`] without a digest.
     Applied,
+    /// [`Message::Applied`] with the digest of the record.
+    AppliedWithDigest,
     /// [`Message::HorizonSet`].
     HorizonSet,
     /// [`Message::Found`].
@@ -85,12 +87,16 @@ pub trait Shell {
     /// queue); the coordinator then counts the peer's answer as failed.
     fn send(&mut self, to: NodeId, message: &Message<'_>) -> bool;
 
-    /// Queues `message`, an answer, on the inbound link `link`. Dropped if the link is gone.
+    /// Queues `message`, an answer, on the very link `link`. Dropped if the link is gone.
     fn respond(&mut self, link: LinkId, message: &Message<'_>);
 
     /// Adds `row` to this turn's batch. [`applied`](super::Coordinator::applied) follows once the batch is committed
     /// (or has failed), unless the ticket is [`Ticket::Nobody`]. Rows of one turn are committed together or in order.
     fn apply(&mut self, ticket: Ticket, row: &Row<'_>);
+
+    /// As [`apply`](Shell::apply), but what follows the commit is [`local_record`](super::Coordinator::local_record)
+    /// with what the row's key then holds ([`applied`](super::Coordinator::applied) only if the commit has failed).
+    fn apply_and_read(&mut self, ticket: Ticket, row: &Row<'_>);
 
     /// Adds a hint to this turn's batch, so that it is stored together with the rows added before it: `target` misses
     /// the row of `key` of version `missed`. The store may have no room for it (then it does what

@@ -35,7 +35,21 @@ impl<'a> Reader<'a> {
     fn message(&mut self) -> Result<Message<'a>, DecodeError> {
         let kind = self.u8()?;
         Ok(match kind {
-            kind::APPLY => self.apply()?,
+            kind::APPLY => {
+                let request = self.request()?;
+                let (row, want_digest, hints) = self.row()?;
+                Message::Apply { request, row, want_digest, hints }
+            }
+            kind::ENTRUST => {
+                let (request, forwarded) = (self.request()?, self.request()?);
+                let (reply, digest) = (i64::from_le_bytes(self.array()?), self.u64()?);
+                match self.row()? {
+                    (row, true, HintTargets::NONE) => {
+                        Message::Entrust { request, forwarded, reply, digest, row }
+                    }
+                    _ => return Err(DecodeError::Malformed),
+                }
+            }
             kind::APPLIED => Message::Applied { request: self.request()?, digest: self.option()? },
             kind::READ => Message::Read { request: self.request()?, key: self.key()? },
             kind::DIGEST => Message::Digest { request: self.request()?, key: self.key()? },
@@ -91,8 +105,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn apply(&mut self) -> Result<Message<'a>, DecodeError> {
-        let request = self.request()?;
+    /// A row, whether a digest is wanted, and who misses the row.
+    fn row(&mut self) -> Result<(Row<'a>, bool, HintTargets<'a>), DecodeError> {
         let flags = self.u8()?;
         let key = self.key()?;
         let version = self.version()?;
@@ -113,8 +127,7 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(DecodeError::Malformed),
         };
-        let row = Row { key, cell, version, expiry, body };
-        Ok(Message::Apply { request, row, want_digest: flags & flag::WANT_DIGEST != 0, hints })
+        Ok((Row { key, cell, version, expiry, body }, flags & flag::WANT_DIGEST != 0, hints))
     }
 
     /// At least one: the flag says so.

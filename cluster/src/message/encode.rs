@@ -9,7 +9,15 @@ impl Message<'_> {
     pub fn encode_head(&self, out: &mut Vec<u8>) {
         match self {
             Message::Apply { request, row, want_digest, hints } => {
-                put_apply(out, *request, row, *want_digest, *hints);
+                put_kind(out, kind::APPLY, *request);
+                put_row(out, row, *want_digest, *hints);
+            }
+            Message::Entrust { request, forwarded, reply, digest, row } => {
+                put_kind(out, kind::ENTRUST, *request);
+                put_u64(out, forwarded.0);
+                out.extend_from_slice(&reply.to_le_bytes());
+                put_u64(out, *digest);
+                put_row(out, row, true, HintTargets::NONE);
             }
             Message::Applied { request, digest } => {
                 put_kind(out, kind::APPLIED, *request);
@@ -96,8 +104,10 @@ impl Message<'_> {
     #[must_use]
     pub fn tail(&self) -> &[u8] {
         match self {
-            Message::Apply { row: Row { body: Body::Value(value), .. }, .. }
-            | Message::Apply { row: Row { body: Body::Siblings { set: value, .. }, .. }, .. } => value,
+            Message::Apply { row, .. } | Message::Entrust { row, .. } => match row.body {
+                Body::Value(value) | Body::Siblings { set: value, .. } => value,
+                Body::Tombstone | Body::Counter { .. } => &[],
+            },
             Message::Found { record, .. } | Message::Repair { record, .. } => record.encoded(),
             Message::Topology { bytes }
             | Message::Forming { bytes }
@@ -115,14 +125,8 @@ impl Message<'_> {
     }
 }
 
-fn put_apply(
-    out: &mut Vec<u8>,
-    request: RequestId,
-    row: &Row<'_>,
-    want_digest: bool,
-    hints: HintTargets<'_>,
-) {
-    put_kind(out, kind::APPLY, request);
+/// Flags and row, without a value or siblings, which are the message's tail.
+fn put_row(out: &mut Vec<u8>, row: &Row<'_>, want_digest: bool, hints: HintTargets<'_>) {
     let body = match row.body {
         Body::Tombstone => flag::TOMBSTONE,
         Body::Value(_) => 0,

@@ -27,6 +27,7 @@
 //! | 23 | Gossip | the step |
 //! | 24 | KeepHint | target, version missed, key |
 //! | 25 | Exchange | the step |
+//! | 26 | Entrust | request, request forwarded, reply, digest, then from its flags on as Apply |
 //! | 40 | Purge | the statement |
 //!
 //! A key is its database (1 byte), its length (4 bytes) and its bytes. Kinds are never reused. A node meets kinds
@@ -225,6 +226,21 @@ pub enum Message<'a> {
         /// What to do.
         modify: Modify<'a>,
     },
+    /// Store this row of an increment that the receiver has forwarded, and which the sender, its primary, has stored.
+    /// If the receiver's record then is the sender's, that is a quorum of two: the receiver may give its client the
+    /// reply. Answered as a [`Message::Apply`] that wants a digest, by the link it came on.
+    Entrust {
+        /// Names the answer.
+        request: RequestId,
+        /// The receiver's own request, a [`Message::Modify`].
+        forwarded: RequestId,
+        /// What to answer the client.
+        reply: i64,
+        /// The digest of the sender's record with the row.
+        digest: u64,
+        /// The row.
+        row: Row<'a>,
+    },
     /// How a read-modify-write ended.
     Modified {
         /// The request answered.
@@ -391,6 +407,7 @@ pub(crate) mod kind {
     pub(crate) const GOSSIP: u8 = 23;
     pub(crate) const KEEP_HINT: u8 = 24;
     pub(crate) const EXCHANGE: u8 = 25;
+    pub(crate) const ENTRUST: u8 = 26;
     pub(crate) const PURGE: u8 = 40;
 }
 

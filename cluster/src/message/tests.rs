@@ -68,7 +68,7 @@ type Parts = (u8, u64, (u8, Vec<u8>), Record, Version, (Vec<u8>, Option<u64>, bo
 
 fn parts() -> impl Strategy<Value = Parts> {
     let rest = (bytes(), any::<Option<u64>>(), any::<bool>(), any::<u64>());
-    (0u8..34, any::<u64>(), (any::<u8>(), bytes()), record(), version(), rest)
+    (0u8..35, any::<u64>(), (any::<u8>(), bytes()), record(), version(), rest)
 }
 
 fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
@@ -146,6 +146,10 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
                 false => Modify::DeleteSiblings { context: &context },
             };
             Message::Modify { request, key, levels, modify }
+        }
+        33 => {
+            let row = row(Cell::Counter { actor: *number }, counter, None);
+            Message::Entrust { request, forwarded: RequestId(*number), reply: -3, digest: *id, row }
         }
         _ => {
             let reading = ClockReading { wall_us: number.wrapping_mul(3), time_us: *option };

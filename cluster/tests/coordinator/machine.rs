@@ -57,7 +57,7 @@ impl Machine {
 
     pub(crate) fn commit(&mut self, change: &Change) {
         match change {
-            Change::Rows { db, key, rows } => {
+            Change::Rows { db, key, rows, .. } => {
                 let position = KeyRef::new(*db, key).position;
                 let record = self.records.entry((position, *db, key.clone())).or_default();
                 *record = record.merge(rows);
@@ -159,7 +159,7 @@ impl Machine {
 
 /// Something to be stored.
 pub(crate) enum Change {
-    Rows { db: u8, key: Vec<u8>, rows: Record },
+    Rows { db: u8, key: Vec<u8>, rows: Record, is_asking: bool },
     Hint { target: NodeId, key: Vec<u8>, missed: Version },
 }
 
@@ -177,6 +177,14 @@ pub(crate) struct SimShell<'a> {
     pub(crate) stamped: Option<Version>,
     /// Rows whose hints another node was asked to keep, or nobody: the message may be lost.
     pub(crate) delegated: &'a mut HashSet<Version>,
+}
+
+impl SimShell<'_> {
+    fn stage(&mut self, ticket: Ticket, row: &Row<'_>, is_asking: bool) {
+        self.stamped = Some(row.version);
+        let (db, key) = (row.key.db, row.key.key.to_vec());
+        self.batch.push((ticket, Change::Rows { db, key, rows: Record::of_row(row), is_asking }));
+    }
 }
 
 pub(crate) fn node_id(node: usize) -> NodeId {
@@ -200,9 +208,11 @@ impl Shell for SimShell<'_> {
     }
 
     fn apply(&mut self, ticket: Ticket, row: &Row<'_>) {
-        self.stamped = Some(row.version);
-        let (db, key) = (row.key.db, row.key.key.to_vec());
-        self.batch.push((ticket, Change::Rows { db, key, rows: Record::of_row(row) }));
+        self.stage(ticket, row, false);
+    }
+
+    fn apply_and_read(&mut self, ticket: Ticket, row: &Row<'_>) {
+        self.stage(ticket, row, true);
     }
 
     fn hint(&mut self, target: NodeId, key: KeyRef<'_>, missed: Version) {

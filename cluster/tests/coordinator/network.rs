@@ -126,8 +126,7 @@ impl Network {
     pub(crate) fn send(&mut self, from: Worker, to: usize, message: &Message<'_>, clock: Hlc) -> bool {
         let Some(&connection) = self.links.get(&(from, to)) else { return false };
         let link = pack(from, connection);
-        let at =
-            Worker { node: to, worker: (from.worker + connection as usize) % crate::simulation::WORKERS };
+        let at = Worker { node: to, worker: serving(from, connection) };
         // Links are TCP streams, which never repeat a message; all but a read-modify-write may be repeated anyway.
         let copies = if matches!(message, Message::Modify { .. }) { 1 } else { self.copies() };
         for _ in 0..copies.min(if self.random.chance(self.loss_per_mille) { 0 } else { copies }) {
@@ -139,14 +138,26 @@ impl Network {
         true
     }
 
-    /// Sends an answer by the link that the request came by.
+    /// Sends an answer by the link that what it answers came by: to the worker whose link it is, or from that to the one
+    /// that serves it.
     pub(crate) fn respond(&mut self, from: usize, link: LinkId, message: &Message<'_>, clock: Hlc) {
-        let (to, _) = unpack(link);
+        let (owner, connection) = unpack(link);
+        let is_back = owner.node == from;
+        let peer = self.links.iter().find(|&((worker, _), number)| (*worker, *number) == (owner, connection));
+        let to = match peer {
+            Some((&(_, node), _)) if is_back => Worker { node, worker: serving(owner, connection) },
+            None if is_back => return,
+            _ => owner,
+        };
         for _ in 0..self.copies() {
             let mut bytes = Vec::new();
             message.encode(&mut bytes);
             let delay = self.delay();
-            self.local(delay, to, Local::Answer { from, link, bytes, clock });
+            let local = match is_back {
+                true => Local::Request { from, link, bytes, clock },
+                false => Local::Answer { from, link, bytes, clock },
+            };
+            self.local(delay, to, local);
         }
     }
 
@@ -214,6 +225,11 @@ impl Network {
     pub(crate) fn forget_links_of(&mut self, node: usize) {
         self.links.retain(|(worker, _), _| worker.node != node);
     }
+}
+
+/// Which worker of the peer serves a link.
+fn serving(owner: Worker, connection: u32) -> usize {
+    (owner.worker + connection as usize) % crate::simulation::WORKERS
 }
 
 fn pack(worker: Worker, connection: u32) -> LinkId {

@@ -16,7 +16,7 @@ use gyre_cluster::time::{MonoMicros, Now};
 use gyre_storage::{Hint, KeyRef, Version};
 
 use crate::checker::{Action, Checker, is_counter, is_loose_counter};
-use crate::machine::{Batch, Machine, SimShell, node_id};
+use crate::machine::{Batch, Change, Machine, SimShell, node_id};
 use crate::network::{Event, Local, Network, Worker};
 
 /// Workers of each node.
@@ -229,8 +229,16 @@ impl Simulation {
         for (_, change) in &batch {
             self.machines[at.node].commit(change);
         }
-        for (ticket, _) in batch {
-            self.with(at, |core, shell, now| core.applied(shell, now, ticket, true));
+        for (ticket, change) in batch {
+            match change {
+                // Now and then it is not in memory.
+                Change::Rows { db, key, is_asking: true, .. } => {
+                    let delay =
+                        if self.network.random.chance(200) { self.network.random.below(3_000) } else { 0 };
+                    self.network.local(delay, at, Local::Record { ticket, db, key });
+                }
+                _ => self.with(at, |core, shell, now| core.applied(shell, now, ticket, true)),
+            }
         }
     }
 

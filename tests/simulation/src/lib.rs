@@ -16,6 +16,7 @@
 mod checkers;
 mod client;
 mod clock;
+mod commit;
 mod ending;
 mod event;
 mod fault;

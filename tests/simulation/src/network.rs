@@ -164,11 +164,13 @@ impl Network {
         true
     }
 
-    /// Sends an answer by the link that the request came by; dropped if that is gone, or full.
+    /// Sends an answer of node `from` by the link that what it answers came by, whoever's that is; dropped if that is gone,
+    /// or full.
     pub(crate) fn respond(
         &mut self,
         queue: &mut Queue<Event>,
         random: &mut Random,
+        from: usize,
         link: LinkId,
         message: &Message<'_>,
         clock: Hlc,
@@ -178,7 +180,8 @@ impl Network {
         if is_gone || random.below(10_000) < self.weather.refused_per_myriad {
             return;
         }
-        self.post(queue, random, packet(link, connection, true, message, clock), true);
+        let is_answer = link.owner(self.nodes).node != from;
+        self.post(queue, random, packet(link, connection, is_answer, message, clock), true);
     }
 
     /// Under a mutation: lets `from` receive the answer to a repair that was never sent to `to`.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use gyre_cluster::clock::HybridClock;
-use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, OpId, ScannedPage, Ticket};
+use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, OpId, ScannedPage};
 use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::node::NodeId;
 use gyre_cluster::purge::kept::Keeper;
@@ -15,10 +15,10 @@ use gyre_cluster::ring::Ring;
 use gyre_cluster::sweep::Sweeper;
 use gyre_cluster::time::{MonoMicros, Now};
 use gyre_storage::key::murmur3_128;
-use gyre_storage::{Batch, FsyncPolicy, KeyRef, MemoryDisk, Record, Store, StoreOptions};
+use gyre_storage::{FsyncPolicy, KeyRef, MemoryDisk, Record, Store, StoreOptions};
 
-use crate::checkers::owed::Promise;
 use crate::clock::WallClock;
+use crate::commit::Pending;
 use crate::event::{Event, Local, NodeLocal};
 use crate::gossip::Membership;
 use crate::handoff::{self, Replay};
@@ -87,20 +87,6 @@ pub(crate) struct Worker {
     pub(crate) core: Coordinator,
     pub(crate) pending: Pending,
     alarm_at: Option<u64>,
-}
-
-/// Rows on their way to the disk, in one batch, and whom to tell.
-#[derive(Default)]
-pub(crate) struct Pending {
-    pub(crate) batch: Batch,
-    pub(crate) tickets: Vec<Ticket>,
-    /// The same rows once more, for a mutation that needs them.
-    pub(crate) rows: Vec<(Vec<u8>, Record)>,
-    /// The hints in the batch.
-    pub(crate) hints: Vec<Promise>,
-    /// Whether its commit is scheduled.
-    pub(crate) is_open: bool,
-    pub(crate) last_commit_at: Micros,
 }
 
 /// The keys locked on a node, each with whoever holds it, then those that wait.
@@ -396,38 +382,6 @@ impl Node {
                 self.step(env, worker, |core, shell, now| core.locked(shell, now, op, key_hash));
             }
         }
-    }
-
-    /// The batch of a worker's turn goes to the disk, and whoever waits for it is told.
-    fn commit(&mut self, env: &mut Env, worker: usize) {
-        let Some(process) = &mut self.process else { return };
-        let pending = &mut process.workers[worker].pending;
-        let tickets = std::mem::take(&mut pending.tickets);
-        let rows = std::mem::take(&mut pending.rows);
-        let hints = std::mem::take(&mut pending.hints);
-        pending.is_open = false;
-        let is_stored = process.store.commit(&mut pending.batch).is_ok();
-        for hint in hints {
-            if is_stored { env.owed.kept(hint) } else { env.owed.excuse(hint.key, hint.version) }
-        }
-        process.distortion.committed(rows);
-        env.commits += 1;
-        self.tell_applied(env, worker, tickets, is_stored);
-    }
-
-    fn tell_applied(&mut self, env: &mut Env, worker: usize, tickets: Vec<Ticket>, is_stored: bool) {
-        self.step(env, worker, |core, shell, now| {
-            for ticket in tickets {
-                core.applied(shell, now, ticket, is_stored);
-            }
-        });
-    }
-
-    /// Under a mutation: whoever waits for the batch is told before it is on the disk.
-    fn acknowledge_early(&mut self, env: &mut Env, worker: usize) {
-        let Some(process) = &mut self.process else { return };
-        let tickets = std::mem::take(&mut process.workers[worker].pending.tickets);
-        self.tell_applied(env, worker, tickets, true);
     }
 
     /// Does what the node does by itself.

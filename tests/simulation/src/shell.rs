@@ -9,11 +9,12 @@ use gyre_cluster::outcome::Outcome;
 use gyre_storage::{KeyRef, Record, Row, Store, Version};
 
 use crate::checkers::owed::Promise;
+use crate::commit::{Pending, Waiting};
 use crate::event::{Event, Local};
 use crate::history::Key;
 use crate::mutation::{Distortion, Mutation};
 use crate::network::WorkerAt;
-use crate::node::{Locks, Pending, node_id};
+use crate::node::{Locks, node_id};
 use crate::queue::{MS, Micros, SECOND};
 use crate::surroundings::Env;
 
@@ -68,6 +69,14 @@ impl SimShell<'_> {
         }
     }
 
+    /// Notes who waits for a row of the batch.
+    fn note_pending(&mut self, waiting: Waiting, row: &Row<'_>) {
+        self.pending.waiting.push(waiting);
+        if self.distortion.wants_rows() {
+            self.pending.rows.push((row.key.key.to_vec(), Record::of_row(row)));
+        }
+    }
+
     /// Notes a row that this node coordinates. Repairs pass here, too; their rows are known already.
     fn note_stamped(&mut self, row: &Row<'_>) {
         self.stamped = Some(row.version);
@@ -100,7 +109,7 @@ impl Shell for SimShell<'_> {
 
     fn respond(&mut self, link: LinkId, message: &Message<'_>) {
         let Env { queue, random, network, .. } = &mut *self.env;
-        network.respond(queue, random, link, message, self.hlc.now());
+        network.respond(queue, random, self.at.node, link, message, self.hlc.now());
     }
 
     fn apply(&mut self, ticket: Ticket, row: &Row<'_>) {
@@ -110,10 +119,14 @@ impl Shell for SimShell<'_> {
         }
         self.open_batch();
         self.pending.batch.push(row);
-        self.pending.tickets.push(ticket);
-        if self.distortion.wants_rows() {
-            self.pending.rows.push((row.key.key.to_vec(), Record::of_row(row)));
-        }
+        self.note_pending(Waiting { ticket, asks: None }, row);
+    }
+
+    fn apply_and_read(&mut self, ticket: Ticket, row: &Row<'_>) {
+        self.env.journal.received(row);
+        self.open_batch();
+        self.pending.batch.push_asking(row);
+        self.note_pending(Waiting { ticket, asks: Some((row.key.db, row.key.key.to_vec())) }, row);
     }
 
     fn hint(&mut self, target: NodeId, key: KeyRef<'_>, missed: Version) {

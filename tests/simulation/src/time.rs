@@ -119,7 +119,7 @@ impl Node {
         let time_us = hlc.is_settled().then(|| time.read_us(now));
         let message = Message::Pong { nonce, reading: Some(ClockReading { wall_us, time_us }) };
         let Env { queue, random, network, .. } = env;
-        network.respond(queue, random, Network::link_id(packet), &message, hlc.now());
+        network.respond(queue, random, self.index, Network::link_id(packet), &message, hlc.now());
     }
 
     /// A peer has told its clock.

@@ -1,6 +1,7 @@
 //! The coordinator against a scripted shell: what it sends, when it answers.
 
 mod counters;
+mod entrust;
 mod modifies;
 mod reads;
 mod scans;
@@ -45,6 +46,8 @@ struct Script {
     sent: Vec<Sent>,
     responses: Vec<Vec<u8>>,
     applies: Vec<(Ticket, Record)>,
+    /// Places in `applies` of those to be read back.
+    asking: HashSet<usize>,
     /// Hints kept here: target, clock missed.
     hints: Vec<(NodeId, Version)>,
     dropped_hints: usize,
@@ -82,6 +85,11 @@ impl Shell for Script {
 
     fn apply(&mut self, ticket: Ticket, row: &Row<'_>) {
         self.applies.push((ticket, Record::of_row(row)));
+    }
+
+    fn apply_and_read(&mut self, ticket: Ticket, row: &Row<'_>) {
+        self.asking.insert(self.applies.len());
+        self.apply(ticket, row);
     }
 
     fn hint(&mut self, target: NodeId, _key: KeyRef<'_>, missed: Version) {
@@ -247,9 +255,18 @@ impl Bench {
 
     /// Commits this node's batch.
     fn commit(&mut self, is_stored: bool) {
-        for (ticket, rows) in std::mem::take(&mut self.shell.applies) {
+        let asking = std::mem::take(&mut self.shell.asking);
+        for (place, (ticket, rows)) in std::mem::take(&mut self.shell.applies).into_iter().enumerate() {
             if let Some(record) = self.shell.record.as_mut().filter(|_| is_stored) {
                 *record = record.merge(&rows);
+            }
+            if is_stored && asking.contains(&place) {
+                let read = self.shell.record.clone();
+                match read {
+                    Some(_) => self.core.local_record(&mut self.shell, self.now, ticket, read),
+                    None => self.shell.disk_reads.push(ticket),
+                }
+                continue;
             }
             self.core.applied(&mut self.shell, self.now, ticket, is_stored);
         }
