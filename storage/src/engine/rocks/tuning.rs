@@ -21,7 +21,7 @@ const BLOOM_BITS: f64 = 15.0;
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
 /// The memtable of the rows is made of up to so many small ones, merged when they are flushed: an insert searches a skip
 /// list that the processor's cache holds, and the file that comes out is as large as if it were one.
-const MEMTABLE_PARTS_MAX: usize = 8;
+const MEMTABLE_PARTS_MAX: usize = 16;
 /// A part is no smaller than this.
 const MEMTABLE_PART_BYTES_MIN: usize = 1 << 20;
 /// Memtables of rows, in multiples of a flush, that may wait before writes stop.
@@ -34,6 +34,10 @@ const MEMTABLE_BLOOM_SHARE: f64 = 0.02;
 const DELETIONS_WINDOW: usize = 4_096;
 const DELETIONS_TRIGGER: usize = 2_048;
 const BLOCK_BYTES: usize = 8 << 10;
+/// Level 0, whose files do not last; the first level below it, which small data lives in; the larger ones, where data comes
+/// to rest and space counts more than the time to rewrite it.
+const COMPRESSION: [DBCompressionType; 3] =
+    [DBCompressionType::None, DBCompressionType::Lz4, DBCompressionType::Zstd];
 /// Bytes after which the kernel is asked to write dirty pages out, so that a sync does not find gigabytes.
 const SYNC_STEP_BYTES: u64 = 1 << 20;
 /// RocksDB's own text log.
@@ -115,8 +119,7 @@ impl Tuned {
         options.set_level_zero_slowdown_writes_trigger(LEVEL0_FILES[1]);
         options.set_level_zero_stop_writes_trigger(LEVEL0_FILES[2]);
         options.set_level_compaction_dynamic_level_bytes(true);
-        options.set_compression_type(DBCompressionType::Lz4);
-        options.set_bottommost_compression_type(DBCompressionType::Zstd);
+        options.set_compression_per_level(&COMPRESSION);
         options
     }
 }
