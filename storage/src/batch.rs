@@ -332,15 +332,18 @@ impl Batch {
         }
     }
 
-    /// Working memory, and the rows as they were encoded.
-    pub(crate) fn staged(&mut self) -> (&mut Vec<u8>, impl Iterator<Item = StagedRow<'_>>) {
+    /// Working memory, and the rows as they were encoded, some at a time.
+    pub(crate) fn staged(
+        &mut self,
+        at_a_time: usize,
+    ) -> (&mut Vec<u8>, impl Iterator<Item = impl Iterator<Item = StagedRow<'_>> + Clone>) {
         let data = &self.data;
-        let rows = self.staged.iter().map(move |staged| {
+        let row = move |staged: &Staged| {
             let key = data.get(staged.key_at..staged.key_end).unwrap_or_default();
             let value = data.get(staged.value_at..staged.end).unwrap_or_default();
             StagedRow { hash: staged.hash, begun: staged.begun, is_asking: staged.is_asking, key, value }
-        });
-        (&mut self.scratch, rows)
+        };
+        (&mut self.scratch, self.staged.chunks(at_a_time).map(move |rows| rows.iter().map(row)))
     }
 
     fn open_put(&mut self, family: Family, key_len: usize) {

@@ -33,22 +33,22 @@
 //! Eviction is CLOCK per stripe, by bytes.
 
 mod presence;
+mod slot;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use self::presence::Presence;
+use self::slot::{Place, SLOTS_PER_STRIPE, STRIPES, Slot};
 use crate::key::KeyRef;
 use crate::record::{Record, RecordBuilder, Register};
 use crate::row::{Cell, Row};
 use crate::version::Version;
 
-const STRIPES: usize = 256;
-const SLOTS_PER_STRIPE: usize = 64;
 /// What an entry costs beside its bytes: the table's bucket at its usual load, and the allocation's header.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 /// An entry may take up this share of a stripe's budget.
@@ -56,21 +56,16 @@ const ENTRY_SHARE_MAX: usize = 8;
 /// This share of the cache's bytes is for knowing which keys there are.
 const PRESENCE_SHARE: usize = 16;
 
+/// How many keys are touched at a time: about as many looks as a processor has under way at once.
+pub const TOUCHED_MAX: usize = 16;
+
 /// The newest record per key, in bounded memory.
 pub(crate) struct RowCache {
     stripes: Box<[Mutex<Stripe>]>,
     /// By slot of stripe.
-    counts: Box<[Counts]>,
+    slots: Box<[Slot]>,
     presence: Presence,
     absent: AtomicU64,
-}
-
-/// Rows of a slot.
-#[derive(Default)]
-struct Counts {
-    begun: AtomicU64,
-    /// Changes only under the stripe's lock.
-    done: AtomicU64,
 }
 
 /// What is known of a row that has begun.
@@ -100,8 +95,6 @@ pub(crate) struct Ticket {
 
 struct Stripe {
     table: HashTable<Entry>,
-    /// By slot.
-    marks: [Version; SLOTS_PER_STRIPE],
     bytes: usize,
     bytes_max: usize,
     /// The bucket that eviction looks at next.
@@ -132,24 +125,6 @@ impl Entry {
     }
 }
 
-/// Which stripe, which slot of it, and where that slot's begun counter stands.
-struct Place {
-    stripe: usize,
-    slot: usize,
-}
-
-impl Place {
-    fn of(hash: u64) -> Place {
-        // The table takes its bucket from the low bits and its tag from the top seven.
-        let bits = (hash >> 40) as usize;
-        Place { stripe: bits % STRIPES, slot: (bits / STRIPES) % SLOTS_PER_STRIPE }
-    }
-
-    fn counter(&self) -> usize {
-        self.stripe * SLOTS_PER_STRIPE + self.slot
-    }
-}
-
 #[expect(clippy::indexing_slicing, reason = "Place stays below the fixed numbers of stripes and slots")]
 impl RowCache {
     /// A cache of about `bytes_max` bytes, for a store whose rows are all at or before `mark`.
@@ -157,7 +132,6 @@ impl RowCache {
         let stripe = || {
             Mutex::new(Stripe {
                 table: HashTable::new(),
-                marks: [mark; SLOTS_PER_STRIPE],
                 bytes: 0,
                 bytes_max: bytes_max / STRIPES,
                 hand: 0,
@@ -167,7 +141,7 @@ impl RowCache {
         };
         RowCache {
             stripes: std::iter::repeat_with(stripe).take(STRIPES).collect(),
-            counts: std::iter::repeat_with(Counts::default).take(STRIPES * SLOTS_PER_STRIPE).collect(),
+            slots: std::iter::repeat_with(|| Slot::new(mark)).take(STRIPES * SLOTS_PER_STRIPE).collect(),
             presence: Presence::new(bytes_max / PRESENCE_SHARE),
             absent: AtomicU64::default(),
         }
@@ -192,15 +166,34 @@ impl RowCache {
             return Lookup::Absent;
         }
         stripe.misses += 1;
-        let counts = &self.counts[place.counter()];
-        let begun = counts.begun.load(Ordering::SeqCst);
-        Lookup::Miss(Ticket { quiet_at: (begun == counts.done.load(Ordering::SeqCst)).then_some(begun) })
+        let slot = &self.slots[place.slot];
+        let begun = slot.begun.load(Ordering::SeqCst);
+        Lookup::Miss(Ticket { quiet_at: (begun == slot.done.load(Ordering::SeqCst)).then_some(begun) })
     }
 
     /// The record of `key`, which hashes to `hash`, if it has an entry. Counts as no look.
     pub(crate) fn peek(&self, key: KeyRef<'_>, hash: u64) -> Option<Record> {
         let stripe = self.stripes[Place::of(hash).stripe].lock();
         stripe.table.find(hash, |entry| entry.is_of(key)).map(Entry::record)
+    }
+
+    /// Looks the entries of up to [`TOUCHED_MAX`] keys, by their hashes, up for nothing but to have them in the processor's
+    /// cache: looks one after the other each wait for memory three times, these wait together. That takes their locks all at
+    /// once before the first look, since a processor reads nothing ahead across the taking of a lock; those that are not free
+    /// are left out, so nobody waits for anybody.
+    pub(crate) fn touch(&self, hashes: impl Iterator<Item = u64> + Clone) {
+        let mut stripes = [const { None }; TOUCHED_MAX];
+        for (stripe, hash) in stripes.iter_mut().zip(hashes.clone()) {
+            *stripe = self.stripes[Place::of(hash).stripe].try_lock();
+        }
+        let mut entries = [const { None }; TOUCHED_MAX];
+        for ((entry, stripe), hash) in entries.iter_mut().zip(&stripes).zip(hashes) {
+            let stripe: Option<&MutexGuard<'_, Stripe>> = stripe.as_ref();
+            *entry = stripe.and_then(|stripe| stripe.table.find(hash, |entry| entry.hash == hash));
+        }
+        let ends = |bytes: &[u8]| bytes.first().copied().unwrap_or(0) ^ bytes.last().copied().unwrap_or(0);
+        let touched = entries.iter().flatten().fold(0, |sum, entry| sum ^ ends(&entry.bytes));
+        std::hint::black_box(touched);
     }
 
     /// Offers what the engine holds of `key`, read after `ticket` was taken, and gives what a reader may be shown.
@@ -217,7 +210,7 @@ impl RowCache {
         if let Some(entry) = stripe.table.find(hash, |entry| entry.is_of(key)) {
             return entry.record();
         }
-        let begun = self.counts[place.counter()].begun.load(Ordering::SeqCst);
+        let begun = self.slots[place.slot].begun.load(Ordering::SeqCst);
         if ticket.quiet_at != Some(begun) || !stripe.has_room_for(key, record.encoded().len()) {
             return record;
         }
@@ -230,9 +223,9 @@ impl RowCache {
 
     /// A row of a key with `hash` is about to be written to the engine. `is_known` as [`RowCache::knows`] said.
     pub(crate) fn begin(&self, hash: u64, is_known: bool) -> Begun {
-        let counts = &self.counts[Place::of(hash).counter()];
-        let at = counts.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let is_alone = counts.done.load(Ordering::SeqCst) + 1 == at;
+        let slot = &self.slots[Place::of(hash).slot];
+        let at = slot.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let is_alone = slot.done.load(Ordering::SeqCst) + 1 == at;
         let is_first = !is_known && !self.presence.insert(hash) && self.presence.is_complete();
         Begun { first_at: (is_first && is_alone).then_some(at) }
     }
@@ -240,20 +233,20 @@ impl RowCache {
     /// Whether a key with `hash` has had a row already, for [`RowCache::begin`]. To be asked for all rows of a batch before
     /// the first begins: looks that nothing comes between wait for memory together.
     pub(crate) fn knows(&self, hash: u64) -> bool {
+        // What `begin` will change comes along.
+        std::hint::black_box(self.slots[Place::of(hash).slot].begun.load(Ordering::Relaxed));
         self.presence.has(hash)
     }
 
     /// `row`, which was `begun`, has been written to the engine. `scratch` is working memory.
     pub(crate) fn finish(&self, hash: u64, begun: Begun, row: &Row<'_>, scratch: &mut Vec<u8>) {
         let place = Place::of(hash);
-        let counts = &self.counts[place.counter()];
+        let slot = &self.slots[place.slot];
         let mut stripe = self.stripes[place.stripe].lock();
-        let done = counts.done.fetch_add(1, Ordering::SeqCst) + 1;
-        let mark = &mut stripe.marks[place.slot];
-        let above_mark = row.version > *mark;
-        *mark = row.version.max(*mark);
-        let all = counts.begun.load(Ordering::SeqCst);
-        let newest = above_mark && all == done && row.cell == Cell::Register;
+        let done = slot.done.fetch_add(1, Ordering::SeqCst) + 1;
+        let is_above_mark = slot.raise_mark(row.version);
+        let all = slot.begun.load(Ordering::SeqCst);
+        let newest = is_above_mark && all == done && row.cell == Cell::Register;
         stripe.merge(hash, row, newest || begun.first_at == Some(all), scratch);
     }
 
@@ -279,7 +272,7 @@ impl RowCache {
 
     /// Where keys with `hash` are counted: keys of one place wait for each other in [`RowCache::begin_alone`].
     pub(crate) fn place(&self, hash: u64) -> usize {
-        Place::of(hash).counter()
+        Place::of(hash).slot
     }
 
     /// As [`RowCache::begin`], for rows to be deleted. `false`, and nothing has begun, while a row of the slot is under
@@ -287,7 +280,7 @@ impl RowCache {
     pub(crate) fn begin_alone(&self, hash: u64) -> bool {
         let place = Place::of(hash);
         let _stripe = self.stripes[place.stripe].lock();
-        let Counts { begun, done } = &self.counts[place.counter()];
+        let Slot { begun, done, .. } = &self.slots[place.slot];
         let done = done.load(Ordering::SeqCst);
         begun.compare_exchange(done, done + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
@@ -296,7 +289,7 @@ impl RowCache {
     pub(crate) fn remove(&self, hash: u64, key: KeyRef<'_>) {
         let place = Place::of(hash);
         let mut stripe = self.stripes[place.stripe].lock();
-        self.counts[place.counter()].done.fetch_add(1, Ordering::SeqCst);
+        self.slots[place.slot].done.fetch_add(1, Ordering::SeqCst);
         stripe.remove(hash, key);
     }
 

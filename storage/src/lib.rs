@@ -38,5 +38,5 @@ pub use record::{
 pub use row::{Body, Cell, Row};
 pub use scan::{PREFIX_END, ScanPage};
 pub use stats::{DamageStats, EngineStats, StoreStats};
-pub use store::{FORMAT, Mended, PurgeStep, Store, SweepPass, SweepStep};
+pub use store::{FORMAT, Mended, PurgeStep, Store, SweepPass, SweepStep, TOUCHED_MAX};
 pub use version::{Hlc, UnixMillis, Version};

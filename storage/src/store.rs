@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::ahead::{self, Ahead};
-use crate::batch::{Batch, Family, ReadBack};
+use crate::batch::{Batch, Family};
 use crate::cache::{Lookup, RowCache};
-use crate::encode::{decode_row_key, decode_row_value, row_of};
 use crate::engine::memory::{Memory, MemoryDisk};
 use crate::engine::{Engine, Tier};
 use crate::error::StorageError;
@@ -26,6 +25,7 @@ use crate::tree::Tree;
 use crate::unsound::Unsound;
 use crate::version::{Hlc, UnixMillis, Version};
 
+mod commit;
 mod documents;
 mod format;
 mod handoff;
@@ -38,6 +38,7 @@ mod tree;
 use documents::META_CLOCK_MARK;
 use learn::Learning;
 
+pub use crate::cache::TOUCHED_MAX;
 pub use format::FORMAT;
 pub use mend::Mended;
 pub use purge::PurgeStep;
@@ -149,92 +150,15 @@ impl Store {
         Batch::default()
     }
 
-    /// Writes the rows of `batch`, all or none, without reading anything, and clears it.
-    ///
-    /// On return the rows are in the operating system's hands (on stable storage under [`FsyncPolicy::Always`]) and
-    /// every read sees them. Several threads may commit at once.
-    ///
-    /// # Errors
-    /// [`StorageError::Poisoned`] when the write failed, or one before it. Whether the rows are stored is then
-    /// unknown; nothing of them may be acknowledged.
-    pub fn commit(&self, batch: &mut Batch) -> Result<(), StorageError> {
-        let result = self.write(batch);
-        batch.clear();
-        result
-    }
-
-    fn write(&self, batch: &mut Batch) -> Result<(), StorageError> {
-        self.check_poison()?;
-        if batch.is_empty() {
-            return Ok(());
-        }
-        if batch.hints().is_empty() && batch.hints_dropped() == 0 {
-            return self.write_marked(batch);
-        }
-        // Removals look hints up before they delete them. Shared: commits with hints may overlap.
-        let _order = self.hints.order.read();
-        self.write_marked(batch)?;
-        self.hints.note_kept(batch.hints());
-        self.hints.note_dropped(batch.hints_dropped());
-        Ok(())
-    }
-
-    /// Writes `batch`, and the clock mark with it if it must be raised.
-    fn write_marked(&self, batch: &mut Batch) -> Result<(), StorageError> {
-        if batch.newest().0 > self.clock_mark.load(Ordering::Acquire) {
-            return self.write_with_mark(batch);
-        }
-        self.write_rows(batch)
-    }
-
-    /// As [`Store::write_rows`], raising the durable clock mark in the same batch.
-    fn write_with_mark(&self, batch: &mut Batch) -> Result<(), StorageError> {
-        let newest = batch.newest();
-        self.raise_clock_mark(newest, batch, |batch| self.write_rows(batch))
-    }
-
-    fn write_rows(&self, batch: &mut Batch) -> Result<(), StorageError> {
-        self.writes_begun.fetch_add(1, Ordering::SeqCst);
-        batch.begin(&self.cache);
-        let marking = self.tree.begin(batch);
-        let sync = self.fsync == FsyncPolicy::Always;
-        self.engine.write(batch.encoded(), sync).map_err(|error| self.fail(&error))?;
-        marking.written();
-        self.writes_done.fetch_add(1, Ordering::SeqCst);
-        self.rows_committed.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        let mut read_back = Vec::new();
-        let (scratch, rows) = batch.staged();
-        for staged in rows {
-            // The batch encoded these itself.
-            let (Ok(parts), Ok(value)) = (decode_row_key(staged.key), decode_row_value(staged.value)) else {
-                continue;
-            };
-            let position = u64::from(parts.prefix) << 32;
-            let key = KeyRef { db: parts.db, key: parts.key, position };
-            self.cache.finish(staged.hash, staged.begun, &row_of(key, &parts, &value), scratch);
-            if staged.is_asking {
-                read_back.push(self.read_back(key, staged.hash));
-            }
-        }
-        batch.put_read_back(read_back);
-        Ok(())
-    }
-
-    /// What `key`, of which a row was just committed, holds. It hashes to `hash`; of its position the prefix is enough.
-    fn read_back(&self, key: KeyRef<'_>, hash: u64) -> ReadBack {
-        if let Some(record) = self.cache.peek(key, hash) {
-            return ReadBack::Record(self.under_horizon(key.db, self.hide_dead(key, record)));
-        }
-        // Whoever reads it from disk meets the error again.
-        match self.try_read(KeyRef::new(key.db, key.key)) {
-            Ok(Some(record)) => ReadBack::Record(record),
-            Ok(None) | Err(_) => ReadBack::Unknown { db: key.db, key: key.key.to_vec() },
-        }
-    }
-
     /// What is known of `key` from memory: row cache, memtables, block cache. `None` when the disk must be asked.
     pub fn try_read(&self, key: KeyRef<'_>) -> Result<Option<Record>, StorageError> {
         self.read_tier(key, Tier::Memory)
+    }
+
+    /// Says that these keys are about to be read, at most [`TOUCHED_MAX`] at a time: they then wait for memory together
+    /// instead of one after the other. Changes nothing but the time that takes.
+    pub fn touch<'a>(&self, keys: impl Iterator<Item = KeyRef<'a>> + Clone) {
+        self.cache.touch(keys.map(|key| key.hash64()));
     }
 
     /// The newest row of each cell of `key`. May touch the disk.

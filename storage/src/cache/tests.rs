@@ -422,3 +422,25 @@ fn reader_keeps_its_record_while_the_entry_changes() {
     let versions: Vec<u64> = seen.iter().map(|record| record.base().hlc.0).collect();
     assert_eq!(versions, [1, 2, 3]);
 }
+
+#[test]
+fn touching_waits_for_nobody_and_changes_nothing() {
+    let cache = RowCache::new(1 << 20, Version::ZERO);
+    let (mut scratch, key) = (Vec::new(), KeyRef::new(0, b"k"));
+    let version = Version { hlc: Hlc(1), node: 1 };
+    let row = Row { key, cell: Cell::Register, version, expiry: None, body: Body::Value(b"v") };
+    let begun = cache.begin(key.hash64(), false);
+    cache.finish(key.hash64(), begun, &row, &mut scratch);
+    let before = cache.counts();
+    // One key often, one whose stripe another thread has, more than are touched at a time.
+    let other = (0..)
+        .map(|number| number << 40)
+        .find(|hash| Place::of(*hash).stripe != Place::of(key.hash64()).stripe);
+    let other = other.unwrap();
+    let held = cache.stripes[Place::of(other).stripe].lock();
+    cache.touch([key.hash64(), other].into_iter().cycle().take(3 * TOUCHED_MAX));
+    cache.touch(std::iter::empty());
+    drop(held);
+    assert_eq!(cache.counts(), before);
+    assert!(matches!(cache.get(key), Lookup::Hit(_)), "its lock is free again");
+}
