@@ -106,8 +106,11 @@ pub struct Ring {
     vnodes: Vec<Vnode>,
     /// For each slot, the index of the first vnode clockwise from it.
     starts: Vec<u32>,
-    /// The preference lists of the slots, one after the other, each of `list_len` nodes.
-    table: Vec<NodeId>,
+    /// For each slot, the number of its preference list. So the processor's cache has room for all of it: slots have few
+    /// different lists.
+    list_of: Vec<u16>,
+    /// The different preference lists, one after the other, each of `list_len` nodes.
+    lists: Vec<NodeId>,
     list_len: usize,
 }
 
@@ -126,8 +129,9 @@ impl Ring {
         let racks = rack_numbers(by_id.values().copied());
         let vnodes = place(by_id.values().copied());
         let list_len = replication_factor.min(ids.len());
-        let mut ring = Ring { members: ids, starts: starts(&vnodes), vnodes, table: Vec::new(), list_len };
-        ring.table = ring.lists(&racks);
+        let (list_of, lists) = (Vec::new(), Vec::new());
+        let mut ring = Ring { members: ids, starts: starts(&vnodes), vnodes, list_of, lists, list_len };
+        ring.make_lists(&racks);
         ring
     }
 
@@ -141,8 +145,9 @@ impl Ring {
     /// Empty for a slot that does not exist.
     #[must_use]
     pub fn replicas(&self, slot: Slot) -> &[NodeId] {
-        let start = usize::from(slot) * self.list_len;
-        self.table.get(start..start + self.list_len).unwrap_or_default()
+        let Some(&list) = self.list_of.get(usize::from(slot)) else { return &[] };
+        let start = usize::from(list) * self.list_len;
+        self.lists.get(start..start + self.list_len).unwrap_or_default()
     }
 
     /// The first node of the preference list of `slot`; `None` without members.
@@ -229,19 +234,25 @@ impl Ring {
         })
     }
 
-    /// The preference lists of all slots.
-    fn lists(&self, racks: &[u32]) -> Vec<NodeId> {
+    /// Makes the preference lists of all slots, each different one once.
+    fn make_lists(&mut self, racks: &[u32]) {
         let racks_total = racks.iter().collect::<BTreeSet<_>>().len();
-        let mut table = Vec::with_capacity(usize::from(SLOTS) * self.list_len);
+        let mut numbers: BTreeMap<Vec<NodeId>, u16> = BTreeMap::new();
         for slot in 0..SLOTS {
-            self.list(slot, racks, racks_total.min(self.list_len), &mut table);
+            let list = self.list(slot, racks, racks_total.min(self.list_len));
+            // There are no more lists than slots, whose numbers are of 14 bits.
+            let next = u16::try_from(numbers.len()).unwrap_or(u16::MAX);
+            let number = *numbers.entry(list).or_insert_with_key(|list| {
+                self.lists.extend(list);
+                next
+            });
+            self.list_of.push(number);
         }
-        table
     }
 
-    /// Appends the preference list of `slot`: the first nodes clockwise of `racks_wanted` distinct racks, then the
-    /// nodes passed over on the way or found after it, in clockwise order.
-    fn list(&self, slot: Slot, racks: &[u32], racks_wanted: usize, table: &mut Vec<NodeId>) {
+    /// The preference list of `slot`: the first nodes clockwise of `racks_wanted` distinct racks, then the nodes passed
+    /// over on the way or found after it, in clockwise order.
+    fn list(&self, slot: Slot, racks: &[u32], racks_wanted: usize) -> Vec<NodeId> {
         let (mut chosen, mut racks_seen, mut passed) = (Vec::new(), Vec::new(), Vec::new());
         for (member, node) in self.walk(slot) {
             if chosen.contains(&node) || passed.contains(&node) {
@@ -260,7 +271,8 @@ impl Ring {
             }
         }
         chosen.extend(passed);
-        table.extend(chosen.into_iter().take(self.list_len));
+        chosen.truncate(self.list_len);
+        chosen
     }
 }
 
