@@ -9,6 +9,7 @@ use gyre_cluster::coordinator::LinkId;
 use gyre_cluster::frame::{FrameLimits, Incoming, Reassembler};
 use gyre_cluster::handshake::Peer;
 use gyre_cluster::message::{DecodeError, Message};
+use gyre_storage::TOUCHED_MAX;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -129,27 +130,58 @@ fn take_frames(
     direction: Direction,
 ) -> Result<(usize, usize), String> {
     let mut consumed = 0;
+    let mut arrived = Vec::with_capacity(TOUCHED_MAX);
     loop {
-        let input = buffer.get(consumed..).unwrap_or_default();
-        let step = reassembler.next(input).map_err(|error| error.to_string())?;
-        consumed += step.consumed;
-        let Some(incoming) = step.message else { return Ok((consumed, step.needed)) };
-        take_message(turn, &incoming, peer, direction)?;
+        let mut end = None;
+        while arrived.len() < TOUCHED_MAX && end.is_none() {
+            match reassembler.next(buffer.get(consumed..).unwrap_or_default()) {
+                Ok(step) => {
+                    consumed += step.consumed;
+                    match step.message {
+                        Some(incoming) => arrived.push(incoming),
+                        None => end = Some(Ok((consumed, step.needed))),
+                    }
+                }
+                Err(error) => end = Some(Err(error.to_string())),
+            }
+        }
+        take_messages(turn, &arrived, peer, direction)?;
+        arrived.clear();
+        if let Some(end) = end {
+            return end;
+        }
     }
+}
+
+/// Takes up to [`TOUCHED_MAX`] messages.
+fn take_messages(
+    turn: &mut Turn<'_>,
+    arrived: &[Incoming<'_>],
+    peer: &Peer,
+    direction: Direction,
+) -> Result<(), String> {
+    let messages: Vec<_> = arrived.iter().map(|incoming| Message::decode(&incoming.payload)).collect();
+    let read = messages.iter().filter_map(|message| message.as_ref().ok()?.key_read());
+    turn.node.store.touch(read);
+    for (incoming, message) in arrived.iter().zip(messages) {
+        take_message(turn, incoming, message, peer, direction)?;
+    }
+    Ok(())
 }
 
 fn take_message(
     turn: &mut Turn<'_>,
     incoming: &Incoming<'_>,
+    message: Result<Message<'_>, DecodeError>,
     peer: &Peer,
     direction: Direction,
 ) -> Result<(), String> {
     let from = peer.identity.node;
     if direction == Direction::Lapsed {
-        return take_document(turn, incoming, peer);
+        return take_document(turn, incoming, message, peer);
     }
     if incoming.kind == MESSAGE_FRAME && Message::is_about_clocks(&incoming.payload) {
-        return take_clock_message(turn, incoming, peer, direction);
+        return take_clock_message(turn, incoming, message, peer, direction);
     }
     if let Err(drift) = turn.node.clock.observe(incoming.hlc, turn.now.wall) {
         turn.node.time.count_refusal();
@@ -160,7 +192,7 @@ fn take_message(
         tracing::debug!(kind = incoming.kind, "a frame of unknown kind is skipped");
         return Ok(());
     }
-    match Message::decode(&incoming.payload) {
+    match message {
         Ok(message) if membership::is_for(&message) => membership::receive(turn, peer, direction, &message),
         Ok(message) => match direction {
             Direction::Ours(link) | Direction::Theirs(link) => {
@@ -176,9 +208,14 @@ fn take_message(
 }
 
 /// What a peer whose data has lapsed says: only its document counts. It ends the link if the peer has emptied itself.
-fn take_document(turn: &mut Turn<'_>, incoming: &Incoming<'_>, peer: &Peer) -> Result<(), String> {
+fn take_document(
+    turn: &mut Turn<'_>,
+    incoming: &Incoming<'_>,
+    message: Result<Message<'_>, DecodeError>,
+    peer: &Peer,
+) -> Result<(), String> {
     if incoming.kind == MESSAGE_FRAME
-        && let Ok(message @ Message::Topology { .. }) = Message::decode(&incoming.payload)
+        && let Ok(message @ Message::Topology { .. }) = message
     {
         membership::receive(turn, peer, Direction::Lapsed, &message);
     }
@@ -194,10 +231,11 @@ fn take_document(turn: &mut Turn<'_>, incoming: &Incoming<'_>, peer: &Peer) -> R
 fn take_clock_message(
     turn: &mut Turn<'_>,
     incoming: &Incoming<'_>,
+    message: Result<Message<'_>, DecodeError>,
     peer: &Peer,
     direction: Direction,
 ) -> Result<(), String> {
-    match Message::decode(&incoming.payload).map_err(|error| error.to_string())? {
+    match message.map_err(|error| error.to_string())? {
         Message::Pong { nonce, reading } => {
             timekeeping::answered(turn.node, peer.identity.node, nonce, reading, incoming.hlc);
         }

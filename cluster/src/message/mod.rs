@@ -361,6 +361,19 @@ pub enum Message<'a> {
     },
 }
 
+impl<'a> Message<'a> {
+    /// The key that is read to serve the message.
+    #[must_use]
+    pub fn key_read(&self) -> Option<KeyRef<'a>> {
+        match self {
+            Message::Read { key, .. } | Message::Digest { key, .. } | Message::Modify { key, .. } => {
+                Some(*key)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What a node says of its clock, in microseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockReading {
