@@ -48,10 +48,9 @@ pub(crate) enum AddEnd {
     Lost,
 }
 
-/// An increment on its way to the replicas.
+/// An increment on its way to the replicas, which its operation knows.
 #[derive(Debug)]
 pub(crate) struct AddRound {
-    replicas: Replicas,
     round: u8,
     /// This node's index among the replicas.
     here: usize,
@@ -89,7 +88,7 @@ impl AddRound {
     #[expect(clippy::too_many_arguments, reason = "surroundings, then what the operation knows")]
     pub(crate) fn start<S: Shell>(
         cx: &mut Context<'_, S>,
-        replicas: Replicas,
+        replicas: &Replicas,
         forwarder: Option<Forwarder>,
         needed: (usize, usize),
         round: u8,
@@ -109,17 +108,16 @@ impl AddRound {
         let mut with_row = RecordBuilder::from(record);
         with_row.add(&row);
         let record = with_row.build();
-        let entrusted = forwarder.and_then(|forwarder| entrusted(cx, &replicas, forwarder, needed));
+        let entrusted = forwarder.and_then(|forwarder| entrusted(cx, replicas, forwarder, needed));
         let digests = match &entrusted {
             Some(entrusted) => bit(entrusted.place),
-            None => asked_for_digests(cx, &replicas, here, needed.0),
+            None => asked_for_digests(cx, replicas, here, needed.0),
         };
         let mut holders = Quorum::new(needed.0, replicas.len());
         (0..replicas.len())
             .filter(|&index| index != here && digests & bit(index) == 0)
             .for_each(|index| holders.fail(index));
         let mut add = AddRound {
-            replicas,
             round,
             here,
             digest: record.digest(),
@@ -135,7 +133,7 @@ impl AddRound {
             cx.apply_here(round, &row);
             return Some(add);
         }
-        cx.apply(&replicas, round, &row, digests, |index| add.fail(index));
+        cx.apply(replicas, round, &row, digests, |index| add.fail(index));
         if digests != 0 && replicas.len() > needed.0 {
             cx.env.timers.hurry(cx.now.mono + cx.env.hurry_delay(), cx.op);
         }
@@ -144,7 +142,12 @@ impl AddRound {
 
     /// If the reply is to be entrusted, and the row is stored here and nowhere else yet: sends it. What another node
     /// answers its client counts on this node's copy.
-    pub(crate) fn entrust<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>) {
+    pub(crate) fn entrust<S: Shell>(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        replicas: &Replicas,
+        key: KeyRef<'_>,
+    ) {
         if !self.heard.has_acked(self.here) {
             return;
         }
@@ -154,7 +157,7 @@ impl AddRound {
         let CounterCell { actor, version, base, sum } = self.cell;
         let (cell, body) = (Cell::Counter { actor }, Body::Counter { base, sum });
         let row = Row { key, cell, version, expiry: None, body };
-        for (index, node) in self.replicas.iter() {
+        for (index, node) in replicas.iter() {
             if index == self.here {
                 continue;
             }
@@ -181,8 +184,8 @@ impl AddRound {
     }
 
     /// Takes in an answer of `round`.
-    pub(crate) fn on_event(&mut self, node: NodeId, round: u8, event: &Event) {
-        let Some(index) = self.replicas.index_of(node) else { return };
+    pub(crate) fn on_event(&mut self, replicas: &Replicas, node: NodeId, round: u8, event: &Event) {
+        let Some(index) = replicas.index_of(node) else { return };
         match event {
             Event::Applied { digest } if round == self.round => {
                 self.heard.ack(index);
@@ -246,8 +249,8 @@ impl AddRound {
     }
 
     /// What is known of the replicas.
-    pub(crate) fn known(&self) -> Known<'_> {
-        Known { replicas: self.replicas, record: &self.record, holders: self.holders, heard: self.heard }
+    pub(crate) fn known(&self, replicas: Replicas) -> Known<'_> {
+        Known { replicas, record: &self.record, holders: self.holders, heard: self.heard }
     }
 
     /// Who has the increment's row.
@@ -256,8 +259,8 @@ impl AddRound {
     }
 
     /// The increment's row as a write: who has it, and who has yet to answer.
-    pub(crate) fn as_write(&self) -> WriteRound {
-        WriteRound::sent(self.replicas, self.heard, self.round, self.cell.version)
+    pub(crate) fn as_write(&self, replicas: Replicas) -> WriteRound {
+        WriteRound::sent(replicas, self.heard, self.round, self.cell.version)
     }
 
     /// Too late, or too few.

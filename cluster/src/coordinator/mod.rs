@@ -56,7 +56,6 @@ use flush::FlushOp;
 use forward::{ForwardOp, Forwarder};
 use handoff::HandOffOp;
 use inspect::InspectOp;
-use key::KeyBuf;
 use modify::ModifyOp;
 use operations::{Kind, Operations, Origin, Slot};
 use read::{ReadOp, ReadRound};
@@ -128,13 +127,13 @@ impl Coordinator {
                 return self.end(shell, start, Outcome::Record(record));
             }
             let round = ReadRound::waiting_here(&mut cx, replicas, 0);
-            return self.insert(now, op, start, Kind::Read(ReadOp { key: KeyBuf::of(key), round }));
+            return self.insert(now, op, start, Kind::Read(ReadOp::boxed(key, round)));
         }
         let mut round = ReadRound::start(&mut cx, replicas, needed, 0, key);
         match round.advance(&mut cx, key) {
             Some(result) => self.end(shell, start, result.map_or_else(Outcome::Failed, Outcome::Record)),
             None => {
-                self.insert(now, op, start, Kind::Read(ReadOp { key: KeyBuf::of(key), round }));
+                self.insert(now, op, start, Kind::Read(ReadOp::boxed(key, round)));
             }
         }
     }

@@ -70,9 +70,9 @@ enum Phase {
     /// An increment in its single round.
     Adding(AddRound),
     /// An increment whose replicas disagreed: fetching what they hold. The rest is of the round before.
-    Resolving { read: ReadRound, base: Version, reply: i64, write: WriteRound, may_repeat: bool },
+    Resolving { read: Box<ReadRound>, base: Version, reply: i64, write: WriteRound, may_repeat: bool },
     /// Reading at the read level.
-    Reading(ReadRound),
+    Reading(Box<ReadRound>),
     /// Writing at the write level.
     Writing { write: WriteRound, reply: ModifyReply },
 }
@@ -194,7 +194,7 @@ impl ModifyOp {
         }
         if self.is_finished {
             match &mut self.phase {
-                Phase::Adding(add) => add.on_event(node, round, &event),
+                Phase::Adding(add) => add.on_event(&self.replicas, node, round, &event),
                 Phase::Resolving { write, .. } | Phase::Writing { write, .. } => {
                     write.on_event(node, round, &event);
                 }
@@ -262,7 +262,7 @@ impl ModifyOp {
     /// The row it has sent, and who has it.
     fn written(&self) -> Option<WriteRound> {
         match &self.phase {
-            Phase::Adding(add) => Some(add.as_write()),
+            Phase::Adding(add) => Some(add.as_write(self.replicas)),
             Phase::Resolving { write, .. } | Phase::Writing { write, .. } => Some(*write),
             Phase::Locking | Phase::Recalling | Phase::Reading(_) => None,
         }
@@ -284,8 +284,8 @@ impl ModifyOp {
                 _ => Step::Pending,
             },
             Phase::Adding(add) => {
-                add.on_event(node, round, &event);
-                add.entrust(cx, self.key.key());
+                add.on_event(&self.replicas, node, round, &event);
+                add.entrust(cx, &self.replicas, self.key.key());
                 self.advance_add(cx)
             }
             Phase::Resolving { read, write, .. } => {
@@ -350,7 +350,7 @@ impl ModifyOp {
         let needed = (read.needed(self.replicas.len()), write.needed(self.replicas.len()));
         self.round += 1;
         let (round, key) = (self.round, self.key.key());
-        match AddRound::start(cx, self.replicas, self.forwarder, needed, round, key, record, delta) {
+        match AddRound::start(cx, &self.replicas, self.forwarder, needed, round, key, record, delta) {
             Some(add) => {
                 self.storing = Some(self.round);
                 self.phase = Phase::Adding(add);
@@ -374,9 +374,11 @@ impl ModifyOp {
                 cx.env.statistics.counter_rounds_resolved += 1;
                 self.round += 1;
                 let needed = self.levels.read.needed(self.replicas.len());
-                let read = ReadRound::resolve(cx, &add.known(), needed, self.round, self.key.key());
-                let (base, reply, write) = (add.base(), add.reply(), add.as_write());
-                self.phase = Phase::Resolving { read, base, reply, write, may_repeat: add.may_repeat() };
+                let read =
+                    ReadRound::resolve(cx, &add.known(self.replicas), needed, self.round, self.key.key());
+                let (base, reply, write) = (add.base(), add.reply(), add.as_write(self.replicas));
+                let (read, may_repeat) = (Box::new(read), add.may_repeat());
+                self.phase = Phase::Resolving { read, base, reply, write, may_repeat };
                 self.advance_read(cx)
             }
         }
@@ -385,7 +387,8 @@ impl ModifyOp {
     fn read<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
         self.round += 1;
         let needed = self.levels.read.needed(self.replicas.len());
-        self.phase = Phase::Reading(ReadRound::start(cx, self.replicas, needed, self.round, self.key.key()));
+        let read = ReadRound::start(cx, self.replicas, needed, self.round, self.key.key());
+        self.phase = Phase::Reading(Box::new(read));
         self.advance_read(cx)
     }
 

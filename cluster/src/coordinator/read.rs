@@ -545,6 +545,10 @@ pub(crate) struct ReadOp {
 }
 
 impl ReadOp {
+    pub(crate) fn boxed(key: KeyRef<'_>, round: ReadRound) -> Box<ReadOp> {
+        Box::new(ReadOp { key: KeyBuf::of(key), round })
+    }
+
     /// Goes on as far as the answers allow.
     pub(crate) fn step<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
         match self.round.advance(cx, self.key.key()) {
