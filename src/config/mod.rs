@@ -169,7 +169,7 @@ impl Default for Config {
             appendfsync: FsyncPolicy::EverySecond,
             memtable_size: 64 << 20,
             block_cache_size: 128 << 20,
-            row_cache_size: 256 << 20,
+            row_cache_size: 384 << 20,
             proto_max_bulk_len: 512 << 20,
             client_output_buffer_limit: OutputLimits::default(),
             timeout_seconds: 0,

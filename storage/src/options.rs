@@ -42,8 +42,8 @@ impl StoreOptions {
             dir: dir.into(),
             fsync: FsyncPolicy::EverySecond,
             memtable_bytes: 64 << 20,
-            block_cache_bytes: 256 << 20,
-            row_cache_bytes: 256 << 20,
+            block_cache_bytes: 128 << 20,
+            row_cache_bytes: 384 << 20,
             hint_bytes_max: 256 << 20,
             background_jobs: 2,
         }

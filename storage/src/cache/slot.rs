@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::version::{Hlc, Version};
 
 pub(super) const STRIPES: usize = 256;
-pub(super) const SLOTS_PER_STRIPE: usize = 64;
+pub(super) const SLOTS_PER_STRIPE: usize = 256;
 
 /// What is known of the rows of a slot: in one place, since whoever looks waits for memory.
 pub(super) struct Slot {

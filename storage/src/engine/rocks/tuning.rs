@@ -26,8 +26,9 @@ const MEMTABLE_PARTS_MAX: usize = 16;
 const MEMTABLE_PART_BYTES_MIN: usize = 1 << 20;
 /// Memtables of rows, in multiples of a flush, that may wait before writes stop.
 const FLUSHES_WAITING_MAX: usize = 3;
-/// Level-0 files before they are merged, before writes slow down, and before they stop.
-const LEVEL0_FILES: [i32; 3] = [4, 24, 48];
+/// Level-0 files before they are merged, before writes slow down, and before they stop. Each merge rewrites a level as large
+/// as these files, or all of small data; a read that must pass them looks at one filter for each.
+const LEVEL0_FILES: [i32; 3] = [8, 24, 48];
 /// The share of a memtable that its filter takes: about 20 bits per row of 100 bytes.
 const MEMTABLE_BLOOM_SHARE: f64 = 0.02;
 /// A file of the expiry index is compacted if, of so many entries in a row, so many are deletions.
@@ -78,7 +79,8 @@ impl Tuned {
         options.set_write_buffer_size(self.memtable_bytes / parts);
         options.set_min_write_buffer_number_to_merge(count(parts));
         options.set_max_write_buffer_number(count(parts * FLUSHES_WAITING_MAX));
-        options.set_max_bytes_for_level_base(self.memtable_bytes as u64 * 4);
+        options
+            .set_max_bytes_for_level_base(self.memtable_bytes as u64 * LEVEL0_FILES[0].unsigned_abs() as u64);
         options.set_target_file_size_base(self.memtable_bytes as u64);
         // The position prefix (slot and 18 bits of the key's hash) is nearly unique per key, and of fixed length:
         // a filter on it works like one on whole keys without calling back into Rust.
