@@ -7,6 +7,7 @@
 
 pub mod locks;
 pub mod mailbox;
+pub mod reads;
 pub mod shell;
 mod start;
 pub mod turn;

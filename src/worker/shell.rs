@@ -19,6 +19,7 @@ use crate::node::Node;
 use crate::peer::outbox::Outboxes;
 use crate::worker::locks::Waiter;
 use crate::worker::mailbox::Letter;
+use crate::worker::reads::SoonReads;
 
 /// Tags with this bit set are answers to tasks; the others are commands of sessions.
 const TASK: u64 = 1 << 63;
@@ -115,6 +116,8 @@ pub struct Shell {
     pub locked: Vec<(OpId, u64)>,
     /// Writes that no replica will answer any more, with how many have them.
     pub settled: Vec<(Tag, usize)>,
+    /// Reads put off until the turn ends.
+    pub soon_reads: SoonReads,
     /// Reads that the memory could not answer.
     pub disk_reads: Vec<DiskRead>,
     /// Scans to run.
@@ -137,6 +140,7 @@ impl Shell {
             finished: Vec::new(),
             locked: Vec::new(),
             settled: Vec::new(),
+            soon_reads: SoonReads::default(),
             disk_reads: Vec::new(),
             disk_scans: Vec::new(),
             horizons: Vec::new(),
@@ -164,7 +168,10 @@ impl Shell {
 
     /// Whether anything is left to do before the turn may end.
     pub fn is_idle(&self) -> bool {
-        self.finished.is_empty() && self.locked.is_empty() && self.applying.is_empty()
+        self.finished.is_empty()
+            && self.locked.is_empty()
+            && self.soon_reads.is_empty()
+            && self.applying.is_empty()
     }
 }
 
@@ -211,6 +218,11 @@ impl coordinator::Shell for Shell {
                 None
             }
         }
+    }
+
+    fn read_soon(&mut self, ticket: Ticket, key: KeyRef<'_>) -> Option<Record> {
+        self.soon_reads.push(ticket, key);
+        None
     }
 
     fn scan(&mut self, ticket: Ticket, range: &ScanRange) {

@@ -4,9 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gyre_cluster::coordinator::Ticket;
+use gyre_cluster::coordinator::{Shell as _, Ticket};
 use gyre_cluster::message::ScanRange;
-use gyre_storage::{KeyRef, ReadBack, Record, StorageError, Store, UnixMillis};
+use gyre_storage::{KeyRef, ReadBack, Record, StorageError, Store, TOUCHED_MAX, UnixMillis};
 
 use crate::worker::shell::{Applying, DiskRead, DiskScan, Receiver, session_of};
 use crate::worker::{Turn, Worker};
@@ -32,6 +32,7 @@ impl Worker {
                 self.deliver(turn);
                 self.resume(turn);
                 grant_locks(turn);
+                read_together(turn);
                 commit(turn);
             });
             if self.nothing_left() {
@@ -143,6 +144,24 @@ impl Worker {
 fn grant_locks(turn: &mut Turn<'_>) {
     for (op, key_hash) in std::mem::take(&mut turn.shell.locked) {
         turn.core.locked(turn.shell, turn.now, op, key_hash);
+    }
+}
+
+/// Does the reads that were put off, some at a time.
+fn read_together(turn: &mut Turn<'_>) {
+    let mut reads = std::mem::take(&mut turn.shell.soon_reads);
+    for chunk in reads.chunks(TOUCHED_MAX) {
+        turn.node.store.touch(chunk.clone().map(|(_, key)| key));
+        for (ticket, key) in chunk {
+            // Otherwise it comes from the disk.
+            if let Some(record) = turn.shell.read(ticket, key) {
+                turn.core.local_record(turn.shell, turn.now, ticket, Some(record));
+            }
+        }
+    }
+    reads.clear();
+    if turn.shell.soon_reads.is_empty() {
+        turn.shell.soon_reads = reads;
     }
 }
 

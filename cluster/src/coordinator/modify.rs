@@ -18,7 +18,7 @@ use super::forward::Forwarder;
 use super::key::KeyBuf;
 use super::read::ReadRound;
 use super::replicas::Replicas;
-use super::shell::Shell;
+use super::shell::{Shell, Ticket};
 use super::write::WriteRound;
 use crate::level::{Quorum, Verdict};
 use crate::message::Levels;
@@ -165,7 +165,8 @@ impl ModifyOp {
             return Step::fail(Failure::Unavailable { needed, alive: 0 });
         }
         self.phase = Phase::Recalling;
-        match cx.read_here(self.round, self.key.key()) {
+        let ticket = Ticket::Op(cx.op.request(self.round));
+        match cx.shell.read_soon(ticket, self.key.key()) {
             Some(record) => self.recalled(cx, record),
             None => Step::Pending,
         }

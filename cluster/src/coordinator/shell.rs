@@ -116,6 +116,12 @@ pub trait Shell {
     /// [`local_record`](super::Coordinator::local_record) follows. Rows not yet committed need not be in it.
     fn read(&mut self, ticket: Ticket, key: KeyRef<'_>) -> Option<Record>;
 
+    /// As [`read`](Shell::read), but may be put off until other inputs of the turn were taken in, so that many reads wait for
+    /// memory together: `None` then means that, too.
+    fn read_soon(&mut self, ticket: Ticket, key: KeyRef<'_>) -> Option<Record> {
+        self.read(ticket, key)
+    }
+
     /// Reads one page of keys, values left out; [`scanned`](super::Coordinator::scanned) follows.
     fn scan(&mut self, ticket: Ticket, range: &ScanRange);
 
