@@ -13,7 +13,7 @@ const BOUNDS: [(Mutation, u64); 20] = [
     (Mutation::HintLostInCrash, 200),
     (Mutation::HintDroppedEarly, 300),
     (Mutation::OwnClockBelieved, 60),
-    (Mutation::ClockMarkForgotten, 150),
+    (Mutation::ClockMarkForgotten, 800),
     (Mutation::SweptAnew, 20),
     (Mutation::TreeMissesLeaf, 60),
     (Mutation::DirtyMarkLost, 20),
