@@ -63,6 +63,11 @@ fn tables(dir: &Path) -> Vec<PathBuf> {
     tables
 }
 
+/// Whether rows are in it, and not what another family keeps: there a key can be read.
+fn has_rows(table: &Path) -> bool {
+    std::fs::read(table).unwrap().windows(4).any(|bytes| bytes == b"key:")
+}
+
 fn flip(file: &Path, at: u64) {
     let opened = OpenOptions::new().read(true).write(true).open(file).unwrap();
     let mut byte = [0];
@@ -419,9 +424,8 @@ proptest! {
         }
         drop(store);
         let store = open(dir.path());
-        // Those with rows: other families have little in them.
         let mut tables = tables(dir.path());
-        tables.retain(|table| table.metadata().unwrap().len() > 64 << 10);
+        tables.retain(|table| table.metadata().unwrap().len() > 64 << 10 && has_rows(table));
         let newest = |number: u64| newest[number as usize];
         for (table, part) in &flips {
             let table = table.get(&tables);
