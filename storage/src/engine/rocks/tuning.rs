@@ -21,24 +21,19 @@ const BLOOM_BITS: f64 = 15.0;
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
 /// The memtable of the rows is made of up to so many small ones, merged when they are flushed: an insert searches a skip
 /// list that the processor's cache holds, and the file that comes out is as large as if it were one.
-const MEMTABLE_PARTS_MAX: usize = 16;
+const MEMTABLE_PARTS_MAX: usize = 8;
 /// A part is no smaller than this.
 const MEMTABLE_PART_BYTES_MIN: usize = 1 << 20;
 /// Memtables of rows, in multiples of a flush, that may wait before writes stop.
 const FLUSHES_WAITING_MAX: usize = 3;
-/// Level-0 files before they are merged, before writes slow down, and before they stop. Each merge rewrites a level as large
-/// as these files, or all of small data; a read that must pass them looks at one filter for each.
-const LEVEL0_FILES: [i32; 3] = [8, 24, 48];
+/// Level-0 files before they are merged, before writes slow down, and before they stop.
+const LEVEL0_FILES: [i32; 3] = [4, 24, 48];
 /// The share of a memtable that its filter takes: about 20 bits per row of 100 bytes.
 const MEMTABLE_BLOOM_SHARE: f64 = 0.02;
 /// A file of the expiry index is compacted if, of so many entries in a row, so many are deletions.
 const DELETIONS_WINDOW: usize = 4_096;
 const DELETIONS_TRIGGER: usize = 2_048;
 const BLOCK_BYTES: usize = 8 << 10;
-/// Level 0, whose files do not last; the first level below it, which small data lives in; the larger ones, where data comes
-/// to rest and space counts more than the time to rewrite it.
-const COMPRESSION: [DBCompressionType; 3] =
-    [DBCompressionType::None, DBCompressionType::Lz4, DBCompressionType::Zstd];
 /// Bytes after which the kernel is asked to write dirty pages out, so that a sync does not find gigabytes.
 const SYNC_STEP_BYTES: u64 = 1 << 20;
 /// RocksDB's own text log.
@@ -79,8 +74,7 @@ impl Tuned {
         options.set_write_buffer_size(self.memtable_bytes / parts);
         options.set_min_write_buffer_number_to_merge(count(parts));
         options.set_max_write_buffer_number(count(parts * FLUSHES_WAITING_MAX));
-        options
-            .set_max_bytes_for_level_base(self.memtable_bytes as u64 * LEVEL0_FILES[0].unsigned_abs() as u64);
+        options.set_max_bytes_for_level_base(self.memtable_bytes as u64 * 4);
         options.set_target_file_size_base(self.memtable_bytes as u64);
         // The position prefix (slot and 18 bits of the key's hash) is nearly unique per key, and of fixed length:
         // a filter on it works like one on whole keys without calling back into Rust.
@@ -121,7 +115,8 @@ impl Tuned {
         options.set_level_zero_slowdown_writes_trigger(LEVEL0_FILES[1]);
         options.set_level_zero_stop_writes_trigger(LEVEL0_FILES[2]);
         options.set_level_compaction_dynamic_level_bytes(true);
-        options.set_compression_per_level(&COMPRESSION);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_bottommost_compression_type(DBCompressionType::Zstd);
         options
     }
 }
