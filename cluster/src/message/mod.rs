@@ -362,13 +362,11 @@ pub enum Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// The key that is read to serve the message.
+    /// The key that is read at once to serve the message. (A read-modify-write puts its read off.)
     #[must_use]
     pub fn key_read(&self) -> Option<KeyRef<'a>> {
         match self {
-            Message::Read { key, .. } | Message::Digest { key, .. } | Message::Modify { key, .. } => {
-                Some(*key)
-            }
+            Message::Read { key, .. } | Message::Digest { key, .. } => Some(*key),
             _ => None,
         }
     }
