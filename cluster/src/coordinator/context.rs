@@ -242,6 +242,11 @@ impl<S: Shell> Context<'_, S> {
         self.shell.read(Ticket::Op(self.op.request(round)), key)
     }
 
+    /// As [`Context::read_here`], perhaps together with other reads of the turn.
+    pub(crate) fn read_here_soon(&mut self, round: u8, key: KeyRef<'_>) -> Option<Record> {
+        self.shell.read_soon(Ticket::Op(self.op.request(round)), key)
+    }
+
     /// Sends a request to a peer. `false` if that cannot be.
     pub(crate) fn send(&mut self, node: NodeId, message: &Message<'_>) -> bool {
         self.env.is_alive(node) && self.shell.send(node, message)

@@ -18,7 +18,7 @@ use super::forward::Forwarder;
 use super::key::KeyBuf;
 use super::read::ReadRound;
 use super::replicas::Replicas;
-use super::shell::{Shell, Ticket};
+use super::shell::Shell;
 use super::write::WriteRound;
 use crate::level::{Quorum, Verdict};
 use crate::message::Levels;
@@ -165,8 +165,7 @@ impl ModifyOp {
             return Step::fail(Failure::Unavailable { needed, alive: 0 });
         }
         self.phase = Phase::Recalling;
-        let ticket = Ticket::Op(cx.op.request(self.round));
-        match cx.shell.read_soon(ticket, self.key.key()) {
+        match cx.read_here_soon(self.round, self.key.key()) {
             Some(record) => self.recalled(cx, record),
             None => Step::Pending,
         }
