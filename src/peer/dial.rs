@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use crate::peer::greet::{self, GreetError};
-use crate::peer::link::{self, Link};
+use crate::peer::link::{self, FarEnd, Link};
 use crate::peer::membership;
 use crate::peer::outbox::QUEUE_BYTES_MAX;
 use crate::peer::receive::{Direction, read_frames};
@@ -147,7 +147,7 @@ async fn connect(worker: &Rc<Worker>, address: &str, target: &Target) -> Result<
         return Err(GreetError::Lapsed);
     }
     let (read, write) = stream.into_split();
-    let link = Link::new(id, write, QUEUE_BYTES_MAX, worker.node().peers.statistics(id));
+    let link = Link::new(FarEnd::of(&peer), write, QUEUE_BYTES_MAX, worker.node().peers.statistics(id));
     let number = worker.step(|turn| {
         if turn.shell.outboxes.connect(id, Rc::clone(&link)) {
             // The answers that were to come by the older link are lost.

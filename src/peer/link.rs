@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gyre_cluster::frame::{FrameLimits, FrameWriter, LongMessage};
+use gyre_cluster::handshake::Peer;
 use gyre_cluster::message::Message;
 use gyre_cluster::node::NodeId;
 use gyre_storage::Hlc;
@@ -46,9 +47,27 @@ pub fn end_when_unheard(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// What a link leads to: one worker of one process of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FarEnd {
+    /// The node.
+    pub node: NodeId,
+    /// What the process drew when it started.
+    pub instance: u128,
+    /// The worker that holds the other end.
+    pub worker: u16,
+}
+
+impl FarEnd {
+    /// Whoever has proven in the handshake to be `peer`.
+    pub fn of(peer: &Peer) -> FarEnd {
+        FarEnd { node: peer.identity.node, instance: peer.identity.instance, worker: peer.worker }
+    }
+}
+
 /// The sending side of a connection to a peer, made by either of us.
 pub struct Link {
-    peer: NodeId,
+    far_end: FarEnd,
     sender: Sender,
     queue: RefCell<Queue>,
     /// It is on the list of links to flush.
@@ -72,16 +91,16 @@ struct Queue {
 }
 
 impl Link {
-    /// A link to `peer` that has sent nothing yet, with at most `bytes_max` bytes waiting.
+    /// A link to `far_end` that has sent nothing yet, with at most `bytes_max` bytes waiting.
     pub fn new(
-        peer: NodeId,
+        far_end: FarEnd,
         write: OwnedWriteHalf,
         bytes_max: usize,
         statistics: Arc<LinkStatistics>,
     ) -> Rc<Link> {
         let queue = Queue { writer: FrameWriter::new(FrameLimits::default()), ..Queue::default() };
         Rc::new(Link {
-            peer,
+            far_end,
             sender: Sender::new(write),
             queue: RefCell::new(queue),
             dirty: Cell::new(false),
@@ -156,9 +175,9 @@ impl Link {
         }
     }
 
-    /// Who is at the other end.
-    pub fn peer(&self) -> NodeId {
-        self.peer
+    /// What it leads to.
+    pub fn far_end(&self) -> FarEnd {
+        self.far_end
     }
 
     /// Closes the connection; its read task ends and takes the link out of use.

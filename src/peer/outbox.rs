@@ -87,7 +87,7 @@ impl Outboxes {
 
     /// Closes every link to `node`, made by either of us.
     pub fn close_every(&self, node: NodeId) {
-        self.by_id.all().filter(|link| link.peer() == node).for_each(|link| link.close());
+        self.by_id.all().filter(|link| link.far_end().node == node).for_each(|link| link.close());
     }
 
     /// Whether there is a link of ours to `node`.
@@ -119,11 +119,17 @@ impl Outboxes {
         push(link, message, clock, &mut self.dirty)
     }
 
-    /// Queues an answer on the link of that number; dropped if it is gone.
+    /// Queues an answer to what came by the link of that number; dropped if the link is gone.
+    ///
+    /// It goes by our own link to whoever asked, if there is one: what we ask and what we answer then share one write here
+    /// and one read there. (That each side's link carries all it says, and nothing comes back by it, is how Cassandra's
+    /// nodes talk, too.)
     pub fn respond(&mut self, link: LinkId, message: &Message<'_>, clock: Hlc) {
-        if let Some(link) = self.by_id.get(link) {
-            push(link, message, clock, &mut self.dirty);
-        }
+        let Some(theirs) = self.by_id.get(link) else { return };
+        let far_end = theirs.far_end();
+        let ours =
+            self.by_node.get(far_end.node).filter(|link| link.far_end() == far_end && !link.is_closed());
+        push(ours.unwrap_or(theirs), message, clock, &mut self.dirty);
     }
 
     /// Queues `message` for every connected peer.
@@ -152,4 +158,60 @@ fn push(link: &Rc<Link>, message: &Message<'_>, clock: Hlc, dirty: &mut Vec<Rc<L
         dirty.push(Rc::clone(link));
     }
     queued
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gyre_cluster::message::RequestId;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::peer::link::FarEnd;
+
+    const PEER: FarEnd = FarEnd { node: NodeId(2), instance: 7, worker: 1 };
+
+    /// A link to `far_end`, and the socket at its other end.
+    async fn link_to(far_end: FarEnd) -> (Rc<Link>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (_, write) = near.unwrap().into_split();
+        (Link::new(far_end, write, QUEUE_BYTES_MAX, Arc::default()), far.unwrap().0)
+    }
+
+    /// Which of two links carries the answer to what came by `theirs`, when our own leads to `ours`.
+    async fn answers_by_ours(ours: FarEnd, is_open: bool) -> bool {
+        let mut outboxes = Outboxes::default();
+        let (own, mut by_ours) = link_to(ours).await;
+        let (accepted, mut by_theirs) = link_to(PEER).await;
+        outboxes.connect(ours.node, Rc::clone(&own));
+        let id = outboxes.number(accepted);
+        if !is_open {
+            own.close();
+        }
+        let answer = Message::Applied { request: RequestId(1), digest: None };
+        outboxes.respond(id, &answer, Hlc::default());
+        outboxes.flush();
+        // What a closed link gives to read is an error.
+        tokio::select! {
+            Ok(_) = by_ours.read_u8() => true,
+            Ok(_) = by_theirs.read_u8() => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_go_by_our_own_link_to_whoever_asked() {
+        assert!(answers_by_ours(PEER, true).await);
+    }
+
+    #[tokio::test]
+    async fn answers_go_back_by_their_link_if_ours_leads_elsewhere_or_is_closed() {
+        assert!(!answers_by_ours(FarEnd { worker: 2, ..PEER }, true).await);
+        assert!(!answers_by_ours(FarEnd { instance: 8, ..PEER }, true).await);
+        assert!(!answers_by_ours(FarEnd { node: NodeId(3), ..PEER }, true).await);
+        assert!(!answers_by_ours(PEER, false).await);
+    }
 }

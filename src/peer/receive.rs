@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::spawn_local;
 
-use crate::peer::link::{self, Link, MESSAGE_FRAME};
+use crate::peer::link::{self, FarEnd, Link, MESSAGE_FRAME};
 use crate::peer::outbox::QUEUE_BYTES_MAX;
 use crate::peer::{greet, membership};
 use crate::timekeeping;
@@ -29,9 +29,9 @@ const INFORM_TIME_MAX: Duration = Duration::from_secs(1);
 /// Which way a link was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// By us, under this number: we ask, they answer (and entrust what we have forwarded to us, which we answer).
+    /// By us, under this number: what we say. They answer by it only as long as they have no link of their own to us.
     Ours(LinkId),
-    /// By the peer, under this number: they ask, we answer.
+    /// By the peer, under this number: what they say, questions and answers.
     Theirs(LinkId),
     /// By a peer whose data has lapsed: nothing is taken of it but its topology document.
     Lapsed,
@@ -63,7 +63,7 @@ pub fn accept(worker: &Rc<Worker>, stream: StdTcpStream) {
 async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer, rest: BytesMut) {
     let (read, write) = stream.into_split();
     let from = peer.identity.node;
-    let link = Link::new(from, write, QUEUE_BYTES_MAX, worker.node().peers.statistics(from));
+    let link = Link::new(FarEnd::of(&peer), write, QUEUE_BYTES_MAX, worker.node().peers.statistics(from));
     let id = worker.step(|turn| turn.shell.outboxes.number(Rc::clone(&link)));
     let reason = read_frames(&worker, read, rest, &peer, Direction::Theirs(id)).await;
     tracing::debug!(peer = %peer.identity.node, reason, "a peer's link has ended");
@@ -81,7 +81,7 @@ async fn inform(worker: &Rc<Worker>, stream: TcpStream, peer: &Peer, rest: Bytes
         "a peer that was away for longer than tombstone-grace is refused: it must rejoin empty, and is told so"
     );
     let (read, write) = stream.into_split();
-    let link = Link::new(from, write, QUEUE_BYTES_MAX, worker.node().peers.statistics(from));
+    let link = Link::new(FarEnd::of(peer), write, QUEUE_BYTES_MAX, worker.node().peers.statistics(from));
     if let Some(topology) = worker.node().topology.load().as_ref() {
         link.push(&Message::Topology { bytes: &topology.encode() }, worker.node().clock.now());
         link.flush();

@@ -19,8 +19,8 @@ use crate::outcome::Outcome;
 use crate::time::Now;
 
 impl Coordinator {
-    /// Takes in a message of peer `from`: an answer to a request of this worker (which came by the link the request
-    /// went), or a request, whose answer goes to `link`. Messages that are the shell's own business (Topology, Forming,
+    /// Takes in a message of peer `from`: an answer to a request of this worker, or a request, whose answer is to reach
+    /// whoever holds the other end of `link`. Messages that are the shell's own business (Topology, Forming,
     /// Gossip, Exchange, Ping, Pong) are not looked at.
     pub fn receive<S: Shell>(
         &mut self,
