@@ -28,6 +28,8 @@ use crate::tree::PrefixRange;
 
 /// How many levels `stats` reports.
 const LEVELS: usize = 7;
+/// A batch of this size or more holds large values, or thousands of rows: the time for a look at the memtables is nothing.
+const LARGE_BATCH_BYTES: usize = 1 << 20;
 
 /// The engine on a RocksDB database.
 pub(crate) struct Rocks {
@@ -100,12 +102,23 @@ impl Rocks {
 
     fn write_once(&self, batch: &[u8], sync: bool) -> Result<(), StorageError> {
         let db = self.database()?;
+        if batch.len() >= LARGE_BATCH_BYTES {
+            self.make_room(&db)?;
+        }
         let batch = WriteBatch::from_data(batch);
         if sync {
             return db.write_opt(batch, &self.to_disk).map_err(|error| self.failed(error));
         }
         db.write_opt(batch, &self.to_os).map_err(|error| self.failed(error))?;
         db.flush_wal(false).map_err(|error| self.failed(error))
+    }
+
+    /// Waits until the memtables are flushed if they hold too much.
+    fn make_room(&self, db: &DB) -> Result<(), StorageError> {
+        if integer(db, properties::CUR_SIZE_ALL_MEM_TABLES) <= self.tuned.memtables_bytes_max() {
+            return Ok(());
+        }
+        db.flush().map_err(|error| self.failed(error))
     }
 }
 

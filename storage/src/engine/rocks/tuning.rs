@@ -20,20 +20,29 @@ const BLOOM_BITS: f64 = 15.0;
 /// Memtables of rarely written families.
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
 /// The memtable of the rows is made of up to so many small ones, merged when they are flushed: an insert searches a skip
-/// list that the processor's cache holds, and the file that comes out is as large as if it were one.
-const MEMTABLE_PARTS_MAX: usize = 8;
+/// list that the processor's cache holds, and the file that comes out is as large as if it were one. Each part begins a file
+/// of the log.
+const MEMTABLE_PARTS_MAX: usize = 32;
 /// A part is no smaller than this.
 const MEMTABLE_PART_BYTES_MIN: usize = 1 << 20;
 /// Memtables of rows, in multiples of a flush, that may wait before writes stop.
 const FLUSHES_WAITING_MAX: usize = 3;
-/// Level-0 files before they are merged, before writes slow down, and before they stop.
-const LEVEL0_FILES: [i32; 3] = [4, 24, 48];
+/// What the parts may hold together, in multiples of a flush: RocksDB counts them, but values larger than a part make them
+/// as large.
+const HELD_FLUSHES_MAX: u64 = 16;
+/// Level-0 files before they are merged, before writes slow down, and before they stop. Each merge rewrites a level as large
+/// as these files, or all of small data; a read that must pass them looks at one filter for each.
+const LEVEL0_FILES: [i32; 3] = [8, 24, 48];
 /// The share of a memtable that its filter takes: about 20 bits per row of 100 bytes.
 const MEMTABLE_BLOOM_SHARE: f64 = 0.02;
 /// A file of the expiry index is compacted if, of so many entries in a row, so many are deletions.
 const DELETIONS_WINDOW: usize = 4_096;
 const DELETIONS_TRIGGER: usize = 2_048;
 const BLOCK_BYTES: usize = 8 << 10;
+/// Level 0 and the first level below it, which small data lives in and each merge rewrites; then the larger ones, where data
+/// comes to rest and space counts more than time.
+const COMPRESSION: [DBCompressionType; 3] =
+    [DBCompressionType::Lz4, DBCompressionType::Lz4, DBCompressionType::Zstd];
 /// Bytes after which the kernel is asked to write dirty pages out, so that a sync does not find gigabytes.
 const SYNC_STEP_BYTES: u64 = 1 << 20;
 /// RocksDB's own text log.
@@ -59,6 +68,11 @@ impl Tuned {
         }
     }
 
+    /// From so many bytes in memtables on, a write of large values waits until they are flushed.
+    pub(super) fn memtables_bytes_max(&self) -> u64 {
+        self.memtable_bytes as u64 * HELD_FLUSHES_MAX
+    }
+
     /// Options for the column family `name`.
     pub(super) fn family(&self, name: &str) -> Options {
         match name {
@@ -74,7 +88,8 @@ impl Tuned {
         options.set_write_buffer_size(self.memtable_bytes / parts);
         options.set_min_write_buffer_number_to_merge(count(parts));
         options.set_max_write_buffer_number(count(parts * FLUSHES_WAITING_MAX));
-        options.set_max_bytes_for_level_base(self.memtable_bytes as u64 * 4);
+        options
+            .set_max_bytes_for_level_base(self.memtable_bytes as u64 * LEVEL0_FILES[0].unsigned_abs() as u64);
         options.set_target_file_size_base(self.memtable_bytes as u64);
         // The position prefix (slot and 18 bits of the key's hash) is nearly unique per key, and of fixed length:
         // a filter on it works like one on whole keys without calling back into Rust.
@@ -115,8 +130,7 @@ impl Tuned {
         options.set_level_zero_slowdown_writes_trigger(LEVEL0_FILES[1]);
         options.set_level_zero_stop_writes_trigger(LEVEL0_FILES[2]);
         options.set_level_compaction_dynamic_level_bytes(true);
-        options.set_compression_type(DBCompressionType::Lz4);
-        options.set_bottommost_compression_type(DBCompressionType::Zstd);
+        options.set_compression_per_level(&COMPRESSION);
         options
     }
 }
