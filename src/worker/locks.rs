@@ -6,11 +6,11 @@
 use std::collections::VecDeque;
 
 use gyre_cluster::coordinator::OpId;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
-const STRIPES: usize = 256;
+/// As many as operations are usually under way: a stripe then holds one key or none.
+const STRIPES: usize = 1024;
 
 /// An operation that waits for a key: which worker's coordinator it belongs to, and its id there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +23,13 @@ pub struct Waiter {
 
 /// The keys locked on this node, each with the operations that wait for it, first come first served.
 pub struct KeyLocks {
-    stripes: Vec<Mutex<HashTable<Held>>>,
+    stripes: Box<[Mutex<Stripe>]>,
 }
 
-/// A locked key. Its hash is also its place in the table.
+/// The locked keys of a stripe, the first of them in place: with its mutex a stripe is one cache line.
+type Stripe = SmallVec<[Held; 1]>;
+
+/// A locked key.
 struct Held {
     key_hash: u64,
     waiters: VecDeque<Waiter>,
@@ -34,7 +37,7 @@ struct Held {
 
 impl Default for KeyLocks {
     fn default() -> Self {
-        KeyLocks { stripes: (0..STRIPES).map(|_| Mutex::default()).collect() }
+        KeyLocks { stripes: std::iter::repeat_with(Mutex::default).take(STRIPES).collect() }
     }
 }
 
@@ -43,14 +46,14 @@ impl KeyLocks {
     pub fn lock(&self, key_hash: u64, waiter: Waiter) -> bool {
         let Some(stripe) = self.stripe(key_hash) else { return true };
         let mut stripe = stripe.lock();
-        match stripe.entry(key_hash, |held| held.key_hash == key_hash, |held| held.key_hash) {
-            Entry::Vacant(free) => {
-                free.insert(Held { key_hash, waiters: VecDeque::new() });
-                true
-            }
-            Entry::Occupied(mut held) => {
-                held.get_mut().waiters.push_back(waiter);
+        match stripe.iter_mut().find(|held| held.key_hash == key_hash) {
+            Some(held) => {
+                held.waiters.push_back(waiter);
                 false
+            }
+            None => {
+                stripe.push(Held { key_hash, waiters: VecDeque::new() });
+                true
             }
         }
     }
@@ -58,15 +61,49 @@ impl KeyLocks {
     /// Gives the lock of `key_hash` up, to the waiter that is returned if there is one.
     pub fn unlock(&self, key_hash: u64) -> Option<Waiter> {
         let mut stripe = self.stripe(key_hash)?.lock();
-        let mut held = stripe.find_entry(key_hash, |held| held.key_hash == key_hash).ok()?;
-        let next = held.get_mut().waiters.pop_front();
+        let place = stripe.iter().position(|held| held.key_hash == key_hash)?;
+        let next = stripe.get_mut(place).and_then(|held| held.waiters.pop_front());
         if next.is_none() {
-            held.remove();
+            stripe.swap_remove(place);
         }
         next
     }
 
-    fn stripe(&self, key_hash: u64) -> Option<&Mutex<HashTable<Held>>> {
+    fn stripe(&self, key_hash: u64) -> Option<&Mutex<Stripe>> {
         self.stripes.get((key_hash >> 32) as usize % STRIPES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiter(worker: usize) -> Waiter {
+        Waiter { worker, op: OpId::default() }
+    }
+
+    #[test]
+    fn waiters_get_the_lock_in_the_order_they_came() {
+        let locks = KeyLocks::default();
+        assert!(locks.lock(7, waiter(0)));
+        assert!(!locks.lock(7, waiter(1)) && !locks.lock(7, waiter(2)));
+        assert_eq!(locks.unlock(7), Some(waiter(1)));
+        assert!(!locks.lock(7, waiter(3)), "it has passed on, not become free");
+        assert_eq!(
+            [locks.unlock(7), locks.unlock(7), locks.unlock(7)],
+            [Some(waiter(2)), Some(waiter(3)), None]
+        );
+        assert!(locks.lock(7, waiter(4)), "free again");
+    }
+
+    #[test]
+    fn keys_of_one_stripe_do_not_wait_for_each_other() {
+        let locks = KeyLocks::default();
+        // All in stripe 0.
+        assert!((0..5).all(|key| locks.lock(key, waiter(0))));
+        assert!(!locks.lock(3, waiter(1)));
+        assert_eq!([locks.unlock(0), locks.unlock(4), locks.unlock(1)], [None; 3]);
+        assert_eq!(locks.unlock(3), Some(waiter(1)));
+        assert!(locks.lock(0, waiter(2)) && !locks.lock(2, waiter(2)));
     }
 }

@@ -17,7 +17,7 @@ pub struct LinkId(pub u64);
 
 /// The coordinator's name for an operation in flight. Never reused while an answer could still be under way: 32 bits
 /// of generation stand beside the 24 of the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OpId {
     pub(crate) index: u32,
     pub(crate) generation: u32,
