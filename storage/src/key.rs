@@ -2,6 +2,8 @@
 
 use std::io::Cursor;
 
+use crc::{CRC_16_XMODEM, Crc, Table};
+
 /// How many slots the ring is cut into, as in Redis Cluster.
 pub const SLOTS: u16 = 16_384;
 
@@ -77,31 +79,11 @@ pub fn murmur3_128(bytes: &[u8]) -> u128 {
     murmur3::murmur3_x64_128(&mut Cursor::new(bytes), 0).unwrap_or_default()
 }
 
-const CRC16: [u16; 256] = crc16_table();
+/// CRC16-CCITT (XModem), as in the Redis Cluster specification, appendix A: sixteen bytes at a time.
+const CRC16: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);
 
-/// CRC16-CCITT (XModem): polynomial 0x1021, initial value 0, as in the Redis Cluster specification, appendix A.
 fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, &byte| {
-        let index = usize::from((crc >> 8) ^ u16::from(byte));
-        (crc << 8) ^ CRC16.get(index).copied().unwrap_or_default()
-    })
-}
-
-#[expect(clippy::indexing_slicing, reason = "const evaluation checks the bounds at compile time")]
-const fn crc16_table() -> [u16; 256] {
-    let mut table = [0u16; 256];
-    let mut byte = 0u16;
-    while byte < 256 {
-        let mut crc = byte << 8;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 };
-            bit += 1;
-        }
-        table[byte as usize] = crc;
-        byte += 1;
-    }
-    table
+    CRC16.checksum(bytes)
 }
 
 #[cfg(test)]
