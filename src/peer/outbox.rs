@@ -95,6 +95,11 @@ impl Outboxes {
         self.by_node.get(node).is_some()
     }
 
+    /// Whether there is any link of ours.
+    pub fn is_any_connected(&self) -> bool {
+        !self.by_node.0.is_empty()
+    }
+
     /// To whom there are links of ours.
     pub fn connected(&self) -> Vec<NodeId> {
         self.by_node.0.iter().map(|(node, _)| *node).collect()

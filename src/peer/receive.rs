@@ -104,6 +104,7 @@ pub async fn read_frames(
     loop {
         if !buffer.is_empty() {
             let taken = worker.step(|turn| take_frames(turn, &mut reassembler, &buffer, peer, direction));
+            worker.end_full_turn();
             match taken {
                 Ok((consumed, needed)) => {
                     buffer.advance(consumed);

@@ -238,6 +238,7 @@ impl Worker {
     pub fn pump(self: &Rc<Self>, connection: &Rc<Connection>) {
         self.step(|turn| connection.session.borrow_mut().pump(turn));
         self.mark_dirty(connection);
+        self.end_full_turn();
     }
 
     /// Hands in the reply of an asynchronous command.

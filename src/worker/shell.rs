@@ -38,6 +38,9 @@ pub fn session_of(tag: Tag) -> Option<(u32, u32)> {
     Some((index, u32::try_from(tag.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX)))
 }
 
+/// So many read-modify-writes make a turn full. Each takes two hops, to its primary and from there to the other replicas,
+/// and the nodes take their turns one after the other if each takes all there is: smaller turns overlap.
+const MODIFIES_MAX: usize = 32;
 /// The log shows so much of a key.
 const LOGGED_KEY_BYTES_MAX: usize = 128;
 /// And no more than one line about siblings in this time, by each worker.
@@ -118,6 +121,8 @@ pub struct Shell {
     pub settled: Vec<(Tag, usize)>,
     /// Reads put off until the turn ends.
     pub soon_reads: SoonReads,
+    /// How many read-modify-writes this turn has begun, here or by sending them to their primaries.
+    modifies: usize,
     /// Reads that the memory could not answer.
     pub disk_reads: Vec<DiskRead>,
     /// Scans to run.
@@ -141,6 +146,7 @@ impl Shell {
             locked: Vec::new(),
             settled: Vec::new(),
             soon_reads: SoonReads::default(),
+            modifies: 0,
             disk_reads: Vec::new(),
             disk_scans: Vec::new(),
             horizons: Vec::new(),
@@ -166,6 +172,17 @@ impl Shell {
         self.tasks.try_remove(key).map_or(Receiver::Gone, Receiver::Task)
     }
 
+    /// Whether the turn has begun so many read-modify-writes that their next hop should not wait for more.
+    pub fn is_full(&self) -> bool {
+        self.modifies >= MODIFIES_MAX && self.outboxes.is_any_connected()
+    }
+
+    /// Sends what peers are to be told, and a new turn begins.
+    pub fn flush(&mut self) {
+        self.outboxes.flush();
+        self.modifies = 0;
+    }
+
     /// Whether anything is left to do before the turn may end.
     pub fn is_idle(&self) -> bool {
         self.finished.is_empty()
@@ -177,6 +194,7 @@ impl Shell {
 
 impl coordinator::Shell for Shell {
     fn send(&mut self, to: NodeId, message: &Message<'_>) -> bool {
+        self.modifies += usize::from(matches!(message, Message::Modify { .. }));
         self.outboxes.send(to, message, self.node.clock.now())
     }
 
@@ -221,6 +239,7 @@ impl coordinator::Shell for Shell {
     }
 
     fn read_soon(&mut self, ticket: Ticket, key: KeyRef<'_>) -> Option<Record> {
+        self.modifies += 1;
         self.soon_reads.push(ticket, key);
         None
     }

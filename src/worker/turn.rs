@@ -21,12 +21,22 @@ impl Worker {
     pub(super) async fn end_turns(self: Rc<Self>) {
         loop {
             self.turn.notified().await;
-            self.turn_is_due.set(false);
+            // Else it has been ended already, as it was full.
+            if self.turn_is_due.get() {
+                self.end_turn();
+            }
+        }
+    }
+
+    /// Ends the turn at hand if it is full, so that others go on with what it has begun while this worker takes the rest.
+    pub fn end_full_turn(self: &Rc<Self>) {
+        if self.state.borrow().shell.is_full() {
             self.end_turn();
         }
     }
 
     fn end_turn(self: &Rc<Self>) {
+        self.turn_is_due.set(false);
         for _ in 0..ROUNDS_MAX {
             self.within_turn(|turn| {
                 self.deliver(turn);
@@ -136,7 +146,7 @@ impl Worker {
             *dirty_now = dirty;
         }
         let state = &mut *self.state.borrow_mut();
-        state.shell.outboxes.flush();
+        state.shell.flush();
         self.metrics.publish(state.core.statistics());
     }
 }

@@ -6,7 +6,7 @@
 //! quorum that has the row and agrees on what was read, and the client has its answer after two messages instead of
 //! four. Otherwise the primary hears what this node holds, and answers as it would have without.
 //!
-//! This node's word goes back by the link the row came on: that one leads to the worker that asks.
+//! This node's word answers the link the row came on: that one leads to the worker that asks.
 
 use super::context::{Context, Event, Step};
 use super::shell::{LinkId, Shell};
