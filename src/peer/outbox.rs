@@ -133,8 +133,14 @@ impl Outboxes {
         let Some(theirs) = self.by_id.get(link) else { return };
         let far_end = theirs.far_end();
         let ours =
-            self.by_node.get(far_end.node).filter(|link| link.far_end() == far_end && !link.is_closed());
+            self.by_node.get(far_end.node).filter(|ours| ours.far_end() == far_end && !ours.is_closed());
         push(ours.unwrap_or(theirs), message, clock, &mut self.dirty);
+    }
+
+    /// Whether what we ask by our own link is answered by `theirs`, as far as we know: both lead to one far end.
+    pub fn is_answered_by(&self, theirs: &Link) -> bool {
+        let far_end = theirs.far_end();
+        self.by_node.get(far_end.node).is_some_and(|ours| ours.far_end() == far_end)
     }
 
     /// Queues `message` for every connected peer.
@@ -210,6 +216,19 @@ mod tests {
     #[tokio::test]
     async fn answers_go_by_our_own_link_to_whoever_asked() {
         assert!(answers_by_ours(PEER, true).await);
+    }
+
+    #[tokio::test]
+    async fn answers_to_us_come_by_their_link_from_where_ours_leads() {
+        let mut outboxes = Outboxes::default();
+        let (theirs, _socket) = link_to(PEER).await;
+        assert!(!outboxes.is_answered_by(&theirs), "nothing is asked");
+        let (ours, _socket) = link_to(FarEnd { worker: 2, ..PEER }).await;
+        outboxes.connect(PEER.node, ours);
+        assert!(!outboxes.is_answered_by(&theirs), "another worker is asked, and answers");
+        let (ours, _socket) = link_to(PEER).await;
+        outboxes.connect(PEER.node, ours);
+        assert!(outboxes.is_answered_by(&theirs));
     }
 
     #[tokio::test]

@@ -70,7 +70,14 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer, rest: BytesMut
     // Whoever was refused for its clock learns what ours is.
     link.flush();
     link.close();
-    worker.step(|turn| turn.shell.outboxes.forget(id));
+    worker.step(|turn| {
+        turn.shell.outboxes.forget(id);
+        if turn.shell.outboxes.is_answered_by(&link) {
+            // Our own link is still there, but the answers that were to come by this one are lost.
+            turn.core.peer_down(turn.shell, turn.now, from);
+            turn.core.peer_up(from);
+        }
+    });
 }
 
 /// Tells a peer that was away for too long the document that says so, and hears whether it has emptied itself.

@@ -152,8 +152,8 @@ impl Coordinator {
         self.env.update_live();
     }
 
-    /// This worker's link to `peer` is gone, and with it every answer that was to come by it. Must come before
-    /// [`peer_up`](Coordinator::peer_up) when a link is replaced.
+    /// This worker's link to `peer` is gone, or the one that its answers came by, and with it every answer that was to come.
+    /// Must come before [`peer_up`](Coordinator::peer_up) when a link is replaced.
     pub fn peer_down<S: Shell>(&mut self, shell: &mut S, now: Now, peer: NodeId) {
         if !remove(&mut self.env.linked, peer) {
             return;
