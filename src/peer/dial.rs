@@ -13,9 +13,8 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use crate::peer::greet::{self, GreetError};
-use crate::peer::link::{self, FarEnd, Link};
+use crate::peer::link::{self, Link};
 use crate::peer::membership;
-use crate::peer::outbox::QUEUE_BYTES_MAX;
 use crate::peer::receive::{Direction, read_frames};
 use crate::worker::Worker;
 
@@ -147,9 +146,9 @@ async fn connect(worker: &Rc<Worker>, address: &str, target: &Target) -> Result<
         return Err(GreetError::Lapsed);
     }
     let (read, write) = stream.into_split();
-    let link = Link::new(FarEnd::of(&peer), write, QUEUE_BYTES_MAX, worker.node().peers.statistics(id));
+    let link = Link::to(&peer, write, &worker.node().peers);
     let number = worker.step(|turn| {
-        if turn.shell.outboxes.connect(id, Rc::clone(&link)) {
+        if turn.shell.outboxes.connect(Rc::clone(&link)) {
             // The answers that were to come by the older link are lost.
             turn.core.peer_down(turn.shell, turn.now, id);
         }
@@ -164,7 +163,7 @@ async fn connect(worker: &Rc<Worker>, address: &str, target: &Target) -> Result<
     link.close();
     worker.step(|turn| {
         turn.shell.outboxes.forget(number);
-        if turn.shell.outboxes.disconnect(id, &link) {
+        if turn.shell.outboxes.disconnect(&link) {
             turn.core.peer_down(turn.shell, turn.now, id);
         }
     });

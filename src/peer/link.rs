@@ -17,7 +17,10 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::net::{Sender, Sent};
-use crate::peer::table::LinkStatistics;
+use crate::peer::table::{LinkStatistics, PeerTable};
+
+/// The bytes that may wait for one slow peer before messages to it are dropped (one larger message always passes).
+const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// The kind of frame that carries a [`Message`].
 pub const MESSAGE_FRAME: u8 = 1;
@@ -72,7 +75,6 @@ pub struct Link {
     queue: RefCell<Queue>,
     /// It is on the list of links to flush.
     dirty: Cell<bool>,
-    bytes_max: usize,
     statistics: Arc<LinkStatistics>,
 }
 
@@ -91,20 +93,19 @@ struct Queue {
 }
 
 impl Link {
-    /// A link to `far_end` that has sent nothing yet, with at most `bytes_max` bytes waiting.
-    pub fn new(
-        far_end: FarEnd,
-        write: OwnedWriteHalf,
-        bytes_max: usize,
-        statistics: Arc<LinkStatistics>,
-    ) -> Rc<Link> {
+    /// A link to `peer` that has sent nothing yet.
+    pub fn to(peer: &Peer, write: OwnedWriteHalf, peers: &PeerTable) -> Rc<Link> {
+        Link::new(FarEnd::of(peer), write, peers.statistics(peer.identity.node))
+    }
+
+    /// As [`Link::to`], known by its far end.
+    pub fn new(far_end: FarEnd, write: OwnedWriteHalf, statistics: Arc<LinkStatistics>) -> Rc<Link> {
         let queue = Queue { writer: FrameWriter::new(FrameLimits::default()), ..Queue::default() };
         Rc::new(Link {
             far_end,
             sender: Sender::new(write),
             queue: RefCell::new(queue),
             dirty: Cell::new(false),
-            bytes_max,
             statistics,
         })
     }
@@ -122,7 +123,7 @@ impl Link {
         let tail = message.tail();
         let total = head.len() + tail.len();
         let waiting = frames.len() + queue.long_bytes;
-        if waiting > 0 && waiting + total > self.bytes_max {
+        if waiting > 0 && waiting + total > QUEUE_BYTES_MAX {
             self.statistics.count_dropped();
             return false;
         }

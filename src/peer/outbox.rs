@@ -7,10 +7,7 @@ use gyre_cluster::message::Message;
 use gyre_cluster::node::NodeId;
 use gyre_storage::Hlc;
 
-use crate::peer::link::Link;
-
-/// The bytes that may wait for one slow peer before messages to it are dropped (one larger message always passes).
-pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+use crate::peer::link::{FarEnd, Link};
 
 /// The links of a worker and which of them have something to send.
 #[derive(Default)]
@@ -59,18 +56,25 @@ impl<K: Ord + Copy> Links<K> {
     }
 }
 
+impl Links<NodeId> {
+    fn leading_to(&self, far_end: FarEnd) -> Option<&Rc<Link>> {
+        self.get(far_end.node).filter(|link| link.far_end() == far_end)
+    }
+}
+
 impl Outboxes {
-    /// Takes our link to `node` into use. Answers whether that closed an older one.
-    pub fn connect(&mut self, node: NodeId, link: Rc<Link>) -> bool {
-        let older = self.by_node.insert(node, link);
+    /// Takes our link to a node into use. Answers whether that closed an older one.
+    pub fn connect(&mut self, link: Rc<Link>) -> bool {
+        let older = self.by_node.insert(link.far_end().node, link);
         if let Some(older) = &older {
             older.close();
         }
         older.is_some()
     }
 
-    /// Takes our link to `node` out of use, unless another has replaced it. Answers whether it was the one in use.
-    pub fn disconnect(&mut self, node: NodeId, link: &Rc<Link>) -> bool {
+    /// Takes our link to a node out of use, unless another has replaced it. Answers whether it was the one in use.
+    pub fn disconnect(&mut self, link: &Rc<Link>) -> bool {
+        let node = link.far_end().node;
         let is_in_use = self.by_node.get(node).is_some_and(|current| Rc::ptr_eq(current, link));
         if is_in_use {
             self.by_node.remove(node);
@@ -131,16 +135,13 @@ impl Outboxes {
     /// nodes talk, too.)
     pub fn respond(&mut self, link: LinkId, message: &Message<'_>, clock: Hlc) {
         let Some(theirs) = self.by_id.get(link) else { return };
-        let far_end = theirs.far_end();
-        let ours =
-            self.by_node.get(far_end.node).filter(|ours| ours.far_end() == far_end && !ours.is_closed());
+        let ours = self.by_node.leading_to(theirs.far_end()).filter(|ours| !ours.is_closed());
         push(ours.unwrap_or(theirs), message, clock, &mut self.dirty);
     }
 
     /// Whether what we ask by our own link is answered by `theirs`, as far as we know: both lead to one far end.
     pub fn is_answered_by(&self, theirs: &Link) -> bool {
-        let far_end = theirs.far_end();
-        self.by_node.get(far_end.node).is_some_and(|ours| ours.far_end() == far_end)
+        self.by_node.leading_to(theirs.far_end()).is_some()
     }
 
     /// Queues `message` for every connected peer.
@@ -180,7 +181,6 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::peer::link::FarEnd;
 
     const PEER: FarEnd = FarEnd { node: NodeId(2), instance: 7, worker: 1 };
 
@@ -190,7 +190,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (_, write) = near.unwrap().into_split();
-        (Link::new(far_end, write, QUEUE_BYTES_MAX, Arc::default()), far.unwrap().0)
+        (Link::new(far_end, write, Arc::default()), far.unwrap().0)
     }
 
     /// Which of two links carries the answer to what came by `theirs`, when our own leads to `ours`.
@@ -198,7 +198,7 @@ mod tests {
         let mut outboxes = Outboxes::default();
         let (own, mut by_ours) = link_to(ours).await;
         let (accepted, mut by_theirs) = link_to(PEER).await;
-        outboxes.connect(ours.node, Rc::clone(&own));
+        outboxes.connect(Rc::clone(&own));
         let id = outboxes.number(accepted);
         if !is_open {
             own.close();
@@ -224,10 +224,10 @@ mod tests {
         let (theirs, _socket) = link_to(PEER).await;
         assert!(!outboxes.is_answered_by(&theirs), "nothing is asked");
         let (ours, _socket) = link_to(FarEnd { worker: 2, ..PEER }).await;
-        outboxes.connect(PEER.node, ours);
+        outboxes.connect(ours);
         assert!(!outboxes.is_answered_by(&theirs), "another worker is asked, and answers");
         let (ours, _socket) = link_to(PEER).await;
-        outboxes.connect(PEER.node, ours);
+        outboxes.connect(ours);
         assert!(outboxes.is_answered_by(&theirs));
     }
 

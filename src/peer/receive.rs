@@ -15,8 +15,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::spawn_local;
 
-use crate::peer::link::{self, FarEnd, Link, MESSAGE_FRAME};
-use crate::peer::outbox::QUEUE_BYTES_MAX;
+use crate::peer::link::{self, Link, MESSAGE_FRAME};
 use crate::peer::{greet, membership};
 use crate::timekeeping;
 use crate::worker::{Turn, Worker};
@@ -63,7 +62,7 @@ pub fn accept(worker: &Rc<Worker>, stream: StdTcpStream) {
 async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer, rest: BytesMut) {
     let (read, write) = stream.into_split();
     let from = peer.identity.node;
-    let link = Link::new(FarEnd::of(&peer), write, QUEUE_BYTES_MAX, worker.node().peers.statistics(from));
+    let link = Link::to(&peer, write, &worker.node().peers);
     let id = worker.step(|turn| turn.shell.outboxes.number(Rc::clone(&link)));
     let reason = read_frames(&worker, read, rest, &peer, Direction::Theirs(id)).await;
     tracing::debug!(peer = %peer.identity.node, reason, "a peer's link has ended");
@@ -88,7 +87,7 @@ async fn inform(worker: &Rc<Worker>, stream: TcpStream, peer: &Peer, rest: Bytes
         "a peer that was away for longer than tombstone-grace is refused: it must rejoin empty, and is told so"
     );
     let (read, write) = stream.into_split();
-    let link = Link::new(FarEnd::of(peer), write, QUEUE_BYTES_MAX, worker.node().peers.statistics(from));
+    let link = Link::to(peer, write, &worker.node().peers);
     if let Some(topology) = worker.node().topology.load().as_ref() {
         link.push(&Message::Topology { bytes: &topology.encode() }, worker.node().clock.now());
         link.flush();
