@@ -2,6 +2,7 @@
 
 mod apart;
 pub(crate) mod crash;
+mod flushing;
 mod kept;
 mod manifest;
 mod mend;
@@ -118,7 +119,7 @@ impl Rocks {
         if integer(db, properties::CUR_SIZE_ALL_MEM_TABLES) <= self.tuned.memtables_bytes_max() {
             return Ok(());
         }
-        db.flush().map_err(|error| self.failed(error))
+        flushing::flush(db).map_err(|error| self.failed(error))
     }
 }
 
@@ -236,10 +237,11 @@ impl Engine for Rocks {
 
     fn compact(&self) -> Result<(), StorageError> {
         let db = self.database()?;
-        db.flush().map_err(failed)?;
+        flushing::flush(&db).map_err(failed)?;
         let mut options = rocksdb::CompactOptions::default();
         options.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::ForceOptimized);
-        db.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
+        // It flushes what was written since.
+        flushing::flushing(&db, || db.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options));
         Ok(())
     }
 
