@@ -4,7 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target="${CARGO_TARGET_DIR:-$PWD/target}"
-key=$(cat scripts/rocksdb/Cargo.toml scripts/rocksdb/Cargo.lock .cargo/config.toml <(g++ --version | head -1) | sha256sum | cut -c1-16)
+# Of Cargo's settings, what comes before the environment: that is jemalloc's, not RocksDB's.
+flags=$(sed '/^\[env\]/,$d' .cargo/config.toml)
+key=$(echo "$flags" | cat scripts/rocksdb/Cargo.toml scripts/rocksdb/Cargo.lock - <(g++ --version | head -1) | sha256sum | cut -c1-16)
 lib="$target/rocksdb/$key"
 if [ ! -e "$lib/librocksdb.a" ]; then
   echo "compiling RocksDB (about 15 minutes on two cores, once) ..." >&2
