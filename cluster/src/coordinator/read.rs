@@ -1,13 +1,16 @@
 //! Reads: one full record, digests from enough others, and repair before the answer when they disagree.
 
-use gyre_storage::{KeyRef, Record, RecordBuilder};
+mod ask;
+mod repair;
 
+use gyre_storage::{KeyRef, Record};
+
+pub(crate) use self::repair::apply_rows;
 use super::context::{Context, Event, Step};
 use super::key::KeyBuf;
 use super::replicas::{REPLICAS_MAX, Replicas};
-use super::shell::{Shell, Ticket};
-use crate::level::{Quorum, Verdict};
-use crate::message::{Message, RequestId};
+use super::shell::Shell;
+use crate::level::Quorum;
 use crate::node::NodeId;
 use crate::outcome::{Failure, Outcome};
 use crate::time::MonoMicros;
@@ -98,21 +101,6 @@ impl ReadRound {
         }
         read.set_alarm(cx);
         read
-    }
-
-    /// Asks the contacts at `places`, in this order, as far as they are needed.
-    fn ask_enough<S: Shell>(
-        &mut self,
-        cx: &mut Context<'_, S>,
-        key: KeyRef<'_>,
-        places: impl Iterator<Item = usize>,
-    ) {
-        for index in places {
-            if self.count(|answer| answer.is_pending() || answer.is_there()) >= self.needed {
-                return;
-            }
-            self.ask(cx, key, index);
-        }
     }
 
     /// A read that this node alone decides, once it has its record from the disk.
@@ -290,83 +278,6 @@ impl ReadRound {
         self.count(|answer| answer.record().is_some() || answer.is_pending()) > 0
     }
 
-    /// Merges what was fetched and sends each replica the rows it lacks.
-    fn begin_repair<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>) {
-        let merged =
-            self.answers.iter().filter_map(Answer::record).fold(Record::ABSENT, |all, one| all.merge(one));
-        let mut holders = Quorum::new(self.needed, self.replicas.len());
-        let mut lacking = RecordBuilder::default();
-        for (index, node) in self.replicas.iter() {
-            let Some(record) = self.answers.get(index).and_then(Answer::record) else { continue };
-            let missing = rows_missing(&merged, record, key);
-            if missing.is_absent() {
-                holders.ack(index);
-                continue;
-            }
-            cx.env.statistics.repairs_blocking += 1;
-            if send_repair(cx, node, cx.op.request(self.round), key, &missing) {
-                keep_hint(cx, &self.replicas, index, key, &merged);
-            } else {
-                holders.fail(index);
-            }
-            merged.rows_missing_in(record, key).for_each(|row| lacking.add(&row));
-        }
-        // Replicas that were not heard of probably lack the same. Nobody waits for them. (Stand-ins probably lack
-        // everything, and need not have it.)
-        let lacking = lacking.build();
-        for (index, node) in self.replicas.iter() {
-            let was_heard = self.answers.get(index).is_some_and(|answer| answer.record().is_some());
-            if !was_heard
-                && !self.replicas.is_stand_in(index)
-                && !lacking.is_absent()
-                && send_repair(cx, node, RequestId::NONE, key, &lacking)
-            {
-                cx.env.statistics.repairs_background += 1;
-            }
-        }
-        self.phase = Phase::Repair { merged, holders };
-    }
-
-    /// Waits for the repairs; a replica that fails meanwhile is replaced by one that was not asked.
-    fn advance_repair<S: Shell>(
-        &mut self,
-        cx: &mut Context<'_, S>,
-        key: KeyRef<'_>,
-    ) -> Option<Result<Record, Failure>> {
-        let timeout = self.timeout();
-        let Phase::Repair { merged, holders } = &mut self.phase else { return None };
-        loop {
-            // Replicas not heard of are pending in `holders`, so what can still come must be counted here.
-            let on_their_way = |answers: &[Answer], holders: &Quorum| {
-                answers
-                    .iter()
-                    .enumerate()
-                    .filter(|(index, answer)| answer.record().is_some() && holders.is_pending(*index))
-                    .count()
-            };
-            if holders.verdict() == Verdict::Met {
-                return Some(Ok(merged.clone()));
-            }
-            if holders.acked() + on_their_way(&self.answers, holders) >= self.needed {
-                return None;
-            }
-            let idle = self.replicas.iter().find(|&(index, node)| {
-                cx.env.is_alive(node)
-                    && holders.is_pending(index)
-                    && self.answers.get(index).is_some_and(|answer| answer.record().is_none())
-            });
-            let Some((index, node)) = idle else { return Some(Err(timeout)) };
-            if send_repair(cx, node, cx.op.request(self.round), key, merged) {
-                keep_hint(cx, &self.replicas, index, key, merged);
-                if let Some(answer) = self.answers.get_mut(index) {
-                    *answer = Answer::Record(Record::ABSENT);
-                }
-            } else {
-                holders.fail(index);
-            }
-        }
-    }
-
     /// The first replicas are slow: asks one more. `true` if one was asked.
     pub(crate) fn hurry<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>) -> bool {
         // What a stand-in alone holds must not decide while a replica is only slow.
@@ -390,66 +301,6 @@ impl ReadRound {
             _ => self.count(Answer::is_there),
         };
         Failure::Timeout { needed: self.needed, acked }
-    }
-
-    /// Asks the first live replica that was not asked: for its record unless one is there already. After the replicas
-    /// come the stand-ins, if they may.
-    fn ask_another<S: Shell>(
-        &mut self,
-        cx: &mut Context<'_, S>,
-        key: KeyRef<'_>,
-        may_stand_in: bool,
-    ) -> bool {
-        let stand_ins = may_stand_in && self.replicas.has_stand_ins();
-        for role in [false, true].into_iter().take(1 + usize::from(stand_ins)) {
-            for (index, _) in self.replicas.iter() {
-                let is_idle = matches!(self.answers.get(index), Some(Answer::Idle));
-                if is_idle && self.replicas.is_stand_in(index) == role && self.ask(cx, key, index) {
-                    return true;
-                }
-            }
-        }
-        false
-    }
-
-    /// Asks replica `index`, if it was not asked before. `false` if it cannot be.
-    fn ask<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>, index: usize) -> bool {
-        let Some((_, node)) = self.replicas.iter().find(|&(at, _)| at == index) else { return false };
-        if !matches!(self.answers.get(index), Some(Answer::Idle)) {
-            return false;
-        }
-        // A second full record is asked for when the first is late, or when records must be merged anyway.
-        let here = self.replicas.index_of(cx.env.config.node);
-        let has_source = self.answers.iter().enumerate().any(|(at, answer)| {
-            answer.record().is_some() || (matches!(answer, Answer::RecordAsked) && Some(at) == here)
-        });
-        let source_asked = self.answers.iter().any(|answer| matches!(answer, Answer::RecordAsked));
-        let at_start = cx.now.mono == self.started;
-        if let Some(asked_late) = self.asked_late.get_mut(index) {
-            *asked_late = !at_start;
-        }
-        let wants_record =
-            matches!(self.phase, Phase::Resolve) || !(has_source || (at_start && source_asked));
-        if wants_record || cx.is_self(node) {
-            self.ask_record(cx, key, index, node);
-        } else {
-            let request = cx.op.request(self.round);
-            let sent = cx.send(node, &Message::Digest { request, key });
-            self.set(index, if sent { Answer::DigestAsked } else { Answer::Failed });
-        }
-        self.answers.get(index).is_some_and(|answer| answer.is_pending() || answer.is_there())
-    }
-
-    fn ask_record<S: Shell>(&mut self, cx: &mut Context<'_, S>, key: KeyRef<'_>, index: usize, node: NodeId) {
-        let request = cx.op.request(self.round);
-        let answer = if cx.is_self(node) {
-            cx.read_here(self.round, key).map_or(Answer::RecordAsked, Answer::Record)
-        } else if cx.send(node, &Message::Read { request, key }) {
-            Answer::RecordAsked
-        } else {
-            Answer::Failed
-        };
-        self.set(index, answer);
     }
 
     /// Takes the latency of replica `index` into the estimate, unless it was asked late: its answer took less than the
@@ -481,60 +332,6 @@ pub(crate) struct Known<'a> {
     pub(crate) holders: Quorum,
     /// Those that have answered, whatever they hold.
     pub(crate) heard: Quorum,
-}
-
-/// The rows of `merged` that `held` lacks, as a record.
-fn rows_missing(merged: &Record, held: &Record, key: KeyRef<'_>) -> Record {
-    if held.is_absent() {
-        return merged.clone();
-    }
-    let mut missing = RecordBuilder::default();
-    merged.rows_missing_in(held, key).for_each(|row| missing.add(&row));
-    missing.build()
-}
-
-/// Sends `rows` to `node`, be it this one. `false` if that cannot be.
-fn send_repair<S: Shell>(
-    cx: &mut Context<'_, S>,
-    node: NodeId,
-    request: RequestId,
-    key: KeyRef<'_>,
-    rows: &Record,
-) -> bool {
-    if cx.is_self(node) {
-        let ticket = if request == RequestId::NONE { Ticket::Nobody } else { Ticket::Op(request) };
-        apply_rows(cx.shell, ticket, key, rows);
-        return true;
-    }
-    cx.send(node, &Message::Repair { request, key, record: rows.clone() })
-}
-
-/// A repair made the contact at place `index` hold `merged`: if it only stands in, the owner shall get it, too.
-fn keep_hint<S: Shell>(
-    cx: &mut Context<'_, S>,
-    replicas: &Replicas,
-    index: usize,
-    key: KeyRef<'_>,
-    merged: &Record,
-) {
-    if !replicas.is_stand_in(index) {
-        return;
-    }
-    let contact = replicas.iter().find(|&(at, _)| at == index);
-    if let (Some(owner), Some((_, node))) = (replicas.owner(index), contact)
-        && !cx.keep_hint(node, owner, key, merged.newest_version())
-    {
-        cx.shell.drop_hint(key, merged.newest_version());
-    }
-}
-
-/// Stores every row of `rows` here. The rows of one turn are committed together or in order, so the last one's result
-/// is the result of all.
-pub(crate) fn apply_rows<S: Shell>(shell: &mut S, ticket: Ticket, key: KeyRef<'_>, rows: &Record) {
-    let mut rows = rows.rows(key).peekable();
-    while let Some(row) = rows.next() {
-        shell.apply(if rows.peek().is_some() { Ticket::Nobody } else { ticket }, &row);
-    }
 }
 
 /// A client's read.
