@@ -6,19 +6,18 @@ use gyre_cluster::level::Consistency;
 use gyre_cluster::purge::PurgeStatus;
 use gyre_cluster::repair::RepairStatus;
 use gyre_cluster::sweep::SweepStatus;
-use gyre_storage::tree::TreeStats;
-use gyre_storage::{DamageStats, HintCounts, StoreStats};
+use gyre_storage::{HintCounts, StoreStats};
 use prometheus::core::Collector;
-use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram as HistogramProto, LabelPair, Metric, MetricFamily, MetricType,
-};
-use prometheus::{Encoder, TextEncoder};
+use prometheus::proto::{Bucket, Histogram as HistogramProto, Metric, MetricType};
 
+use self::families::{Families, float, labelled};
 use super::{CommandStats, Metrics};
 
 mod clock;
+mod families;
 mod purge;
 mod repair;
+mod store;
 
 pub use clock::ClockGauges;
 
@@ -105,7 +104,7 @@ pub fn render(metrics: &Metrics, gauges: &Gauges) -> String {
     repair::add(&mut families, &gauges.repair, gauges.oldest_unverified_seconds);
     sweeping(&mut families, &gauges.sweeping);
     purge::add(&mut families, &gauges.purging, gauges.purge_horizon_seconds);
-    store(&mut families, gauges);
+    store::add(&mut families, &gauges.store);
     families.0.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
     families.text()
 }
@@ -302,169 +301,6 @@ fn peers(out: &mut Families, peers: &[PeerGauges]) {
     out.counters("gyre_peer_sent_bytes_total", "Bytes sent to the peer.", each(|peer| peer.sent_bytes));
     let dropped = each(|peer| peer.dropped);
     out.counters("gyre_peer_dropped_total", "Messages dropped because the queue was full.", dropped);
-}
-
-fn store(out: &mut Families, gauges: &Gauges) {
-    let StoreStats {
-        commits,
-        rows_committed,
-        cache_hits,
-        cache_absent,
-        cache_misses,
-        cache_entries,
-        cache_bytes,
-        tree,
-        damage,
-        engine,
-    } = &gauges.store;
-    trees(out, tree);
-    damages(out, damage);
-    out.counter("gyre_store_commits_total", "Batches committed.", *commits);
-    out.counter("gyre_store_rows_committed_total", "Rows committed.", *rows_committed);
-    out.counter("gyre_row_cache_hits_total", "Reads answered by the row cache.", *cache_hits);
-    out.counter("gyre_row_cache_absent_total", "Reads of keys that were known to be absent.", *cache_absent);
-    out.counter("gyre_row_cache_misses_total", "Reads that went on to the engine.", *cache_misses);
-    out.gauge("gyre_row_cache_entries", "Keys in the row cache.", *cache_entries);
-    out.gauge("gyre_row_cache_bytes", "Bytes in the row cache.", *cache_bytes);
-    out.gauge("gyre_rocksdb_rows", "Rows, old versions included, estimated.", engine.rows_estimated);
-    out.gauge("gyre_rocksdb_memtable_bytes", "Bytes in memtables.", engine.memtable_bytes);
-    out.gauge("gyre_rocksdb_table_bytes", "Bytes in live table files.", engine.table_bytes);
-    out.gauge("gyre_rocksdb_block_cache_bytes", "Bytes in the block cache.", engine.block_cache_bytes);
-    let readers = engine.table_readers_bytes;
-    out.gauge("gyre_rocksdb_table_readers_bytes", "Bytes of indexes and filters beside the cache.", readers);
-    let levels: Vec<(String, u64)> =
-        engine.files_at_level.iter().enumerate().map(|(level, files)| (level.to_string(), *files)).collect();
-    let levels: Vec<_> = levels.iter().map(|(level, files)| ([("level", level.as_str())], *files)).collect();
-    out.gauges(
-        "gyre_rocksdb_files",
-        "Table files by level.",
-        levels.iter().map(|(labels, files)| (&labels[..], *files)),
-    );
-    let pending = engine.compaction_pending_bytes;
-    out.gauge("gyre_rocksdb_compaction_pending_bytes", "Bytes compactions have to rewrite.", pending);
-    out.gauge("gyre_rocksdb_compactions_running", "Compactions running.", engine.compactions_running);
-    out.gauge("gyre_rocksdb_flushes_running", "Flushes running.", engine.flushes_running);
-    let slowed = engine.delayed_write_rate;
-    out.gauge(
-        "gyre_rocksdb_delayed_write_rate_bytes",
-        "Bytes a second writes are slowed to; 0 is not.",
-        slowed,
-    );
-    let stopped = u64::from(engine.write_stopped);
-    out.gauge("gyre_rocksdb_write_stopped", "1 while writes wait for compaction.", stopped);
-    let errors = engine.background_errors;
-    out.counter("gyre_rocksdb_background_errors_total", "Errors of flushes and compactions.", errors);
-}
-
-fn trees(out: &mut Families, tree: &TreeStats) {
-    out.gauge("gyre_tree_keys", "Keys that the Merkle trees count, deleted ones included.", tree.keys);
-    out.gauge("gyre_tree_leaves", "Leaves of the Merkle trees.", tree.leaves);
-    out.gauge("gyre_tree_bytes", "Bytes of the Merkle trees on disk, before compression.", tree.bytes);
-    let dirty = tree.dirty_segments;
-    out.gauge("gyre_tree_dirty_segments", "Segments (sixteenths of slots) to be hashed anew.", dirty);
-    let stale = tree.stale_slots;
-    out.gauge("gyre_tree_stale_slots", "Slots without a tree that can be used, to be hashed whole.", stale);
-    let marks = tree.marks_written;
-    out.counter("gyre_tree_marks_total", "Marks of dirty segments that commits have written.", marks);
-    let segments = tree.segments_hashed;
-    out.counter("gyre_tree_hashed_segments_total", "Segments that were hashed anew.", segments);
-    out.counter("gyre_tree_hashed_keys_total", "Keys that were hashed anew.", tree.keys_hashed);
-}
-
-fn damages(out: &mut Families, damage: &DamageStats) {
-    let errors = damage.errors;
-    out.counter("gyre_damage_errors_total", "Reads and compactions that met a checksum mismatch.", errors);
-    let waiting = damage.files_waiting;
-    out.gauge("gyre_damage_files_waiting", "Damaged files that are to be mended.", waiting);
-    let mended = damage.files_mended;
-    out.counter("gyre_damage_files_mended_total", "Damaged files that were saved from and dropped.", mended);
-    let given_up = damage.files_given_up;
-    out.gauge("gyre_damage_files_given_up", "Damaged files that cannot be mended, and stay.", given_up);
-    let unsound = damage.unsound_ranges;
-    out.gauge("gyre_damage_unsound_ranges", "Ranges whose lost rows have not come back yet.", unsound);
-}
-
-/// Label names and values of one series.
-type Labels<'a> = &'a [(&'a str, &'a str)];
-
-#[derive(Default)]
-struct Families(Vec<MetricFamily>);
-
-impl Families {
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.counters(name, help, [(&[][..], value)]);
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.gauges(name, help, [(&[][..], value)]);
-    }
-
-    fn counters<'a>(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels<'a>, u64)>) {
-        let metrics = series.into_iter().map(|(labels, value)| {
-            let mut counter = Counter::default();
-            counter.set_value(float(value));
-            let mut metric = labelled(labels);
-            metric.set_counter(counter);
-            metric
-        });
-        self.family(name, help, MetricType::COUNTER, metrics.collect());
-    }
-
-    fn gauges<'a>(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels<'a>, u64)>) {
-        self.real_gauges(name, help, series.into_iter().map(|(labels, value)| (labels, float(value))));
-    }
-
-    fn real_gauges<'a>(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = (Labels<'a>, f64)>,
-    ) {
-        let metrics = series.into_iter().map(|(labels, value)| {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            let mut metric = labelled(labels);
-            metric.set_gauge(gauge);
-            metric
-        });
-        self.family(name, help, MetricType::GAUGE, metrics.collect());
-    }
-
-    /// Adds a family; one without series is left out, since the encoder refuses it.
-    fn family(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
-        if metrics.is_empty() {
-            return;
-        }
-        let mut family = MetricFamily::default();
-        family.set_name(name.into());
-        family.set_help(help.into());
-        family.set_field_type(kind);
-        family.set_metric(metrics);
-        self.0.push(family);
-    }
-
-    fn text(&self) -> String {
-        let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.0, &mut text) {
-            tracing::error!(%error, "cannot render the metrics");
-        }
-        String::from_utf8(text).unwrap_or_default()
-    }
-}
-
-fn labelled(labels: Labels<'_>) -> Metric {
-    let pair = |(name, value): &(&str, &str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).into());
-        pair.set_value((*value).into());
-        pair
-    };
-    Metric::from_label(labels.iter().map(pair).collect())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "the exposition format has floats only")]
-fn float(value: u64) -> f64 {
-    value as f64
 }
 
 #[cfg(test)]
