@@ -5,7 +5,8 @@
 //! (`MemTableList::PickMemtablesToFlush`) but does not write the memtables that came since, which then wait until there are
 //! enough to merge. Whoever waits for them, waits for ever if nobody else writes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 use rocksdb::{DB, FlushOptions, properties};
@@ -18,25 +19,21 @@ const FIRST_LOOK_AFTER: Duration = Duration::from_millis(100);
 
 /// Does `work`, which waits until the rows' memtables are flushed, and meanwhile asks again for a flush that is forgotten.
 pub(super) fn flushing<T>(db: &DB, work: impl FnOnce() -> T) -> T {
-    let is_done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
+    thread::scope(|scope| {
+        // Dropped when the work has ended, however it ends.
+        let (_at_work, has_ended) = mpsc::channel::<()>();
+        let watch = move || {
             let mut pause = FIRST_LOOK_AFTER;
-            loop {
-                std::thread::park_timeout(pause);
-                if is_done.load(Ordering::Acquire) {
-                    return;
-                }
+            while has_ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 if is_forgotten(db) {
                     ask(db);
                 }
                 pause *= 2;
             }
-        });
-        let result = work();
-        is_done.store(true, Ordering::Release);
-        watch.thread().unpark();
-        result
+        };
+        // A machine that has no thread left gets by without.
+        let _ = thread::Builder::new().name("gyre-flushing".into()).spawn_scoped(scope, watch);
+        work()
     })
 }
 
@@ -90,7 +87,7 @@ mod tests {
         flushing(&db, || {
             while waiting() > 0 {
                 assert!(begun.elapsed() < Duration::from_secs(60), "{} memtables still wait", waiting());
-                std::thread::sleep(Duration::from_millis(1));
+                thread::sleep(Duration::from_millis(1));
             }
         });
         assert_eq!(db.property_value(properties::num_files_at_level(0)).unwrap().as_deref(), Some("1"));
