@@ -128,10 +128,15 @@ def restarted(cluster, ports):
 
 
 def wait_serving(cluster, ports):
-    """Waits until each node reports the cluster and has links to enough replicas to answer at QUORUM."""
+    """Waits until each node reports the cluster and all its workers have links to enough replicas to answer at QUORUM."""
     cluster.wait_ready()
     for port in ports:
-        wait_until(f"{port} serves QUORUM", lambda p=port: cli(p, "get", "none") == "", NOTICE_SECONDS)
+        wait_until(f"{port} serves QUORUM", lambda p=port: serves(p), NOTICE_SECONDS)
+
+
+def serves(port):
+    """Whether QUORUM is served whichever worker is asked: connections go to the workers in turn."""
+    return all(cli(port, "get", "none") == "" for _ in range(2 * os.cpu_count()))
 
 
 def expired(ports, expires):
