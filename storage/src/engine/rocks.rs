@@ -19,6 +19,7 @@ use rocksdb::{
 };
 
 use crate::batch::Family;
+use crate::engine::rocks::flushing::flushing;
 use crate::engine::rocks::kept::KeptIterators;
 use crate::engine::{Cursor, Engine, Salvage, Tier, Visit, Walk, walk};
 use crate::error::StorageError;
@@ -119,7 +120,7 @@ impl Rocks {
         if integer(db, properties::CUR_SIZE_ALL_MEM_TABLES) <= self.tuned.memtables_bytes_max() {
             return Ok(());
         }
-        flushing::flush(db).map_err(|error| self.failed(error))
+        flushing(db, || db.flush()).map_err(|error| self.failed(error))
     }
 }
 
@@ -237,12 +238,14 @@ impl Engine for Rocks {
 
     fn compact(&self) -> Result<(), StorageError> {
         let db = self.database()?;
-        flushing::flush(&db).map_err(failed)?;
         let mut options = rocksdb::CompactOptions::default();
         options.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::ForceOptimized);
-        // It flushes what was written since.
-        flushing::flushing(&db, || db.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options));
-        Ok(())
+        flushing(&db, || {
+            db.flush().map_err(failed)?;
+            // It flushes what was written since.
+            db.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
+            Ok(())
+        })
     }
 
     fn damage(&self) -> DamageStats {

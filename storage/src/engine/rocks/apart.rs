@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{ColumnFamilyDescriptor, DB, DBRawIterator, LiveFile, Options, ReadOptions};
 
+use super::flushing::flushing;
 use super::mend::{number_of, table_file};
-use super::{Rocks, crash, failed, flushing, manifest};
+use super::{Rocks, crash, failed, manifest};
 use crate::batch::Family;
 use crate::encode::PREFIX_BYTES;
 use crate::engine::{Step, Visit};
@@ -63,7 +64,7 @@ impl Rocks {
     fn checkpoint_in(&self, scratch: &Scratch) -> Result<(), StorageError> {
         let db = self.database()?;
         let checkpoint = Checkpoint::new(&db).map_err(failed)?;
-        flushing::flushing(&db, || checkpoint.create_checkpoint(&scratch.0)).map_err(failed)
+        flushing(&db, || checkpoint.create_checkpoint(&scratch.0)).map_err(failed)
     }
 
     /// Opens a checkpoint with no table files but those whose number `is_kept`. It goes before the checkpoint does.

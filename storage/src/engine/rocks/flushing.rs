@@ -37,11 +37,6 @@ pub(super) fn flushing<T>(db: &DB, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Flushes the rows, and waits until that is done.
-pub(super) fn flush(db: &DB) -> Result<(), rocksdb::Error> {
-    flushing(db, || db.flush())
-}
-
 /// Memtables wait, and nothing that would flush them is under way.
 fn is_forgotten(db: &DB) -> bool {
     integer(db, properties::NUM_IMMUTABLE_MEM_TABLE) > 0
