@@ -5,6 +5,7 @@ pub(crate) mod crash;
 mod flushing;
 mod kept;
 mod manifest;
+mod memtable;
 mod mend;
 mod tuning;
 

@@ -8,6 +8,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, DBRecoveryMode, Options, SliceTransform,
 };
 
+use super::memtable::in_buckets;
 use crate::batch::Family;
 use crate::encode::PREFIX_BYTES;
 use crate::horizon::Horizons;
@@ -19,9 +20,9 @@ use crate::superseded::Superseded;
 const BLOOM_BITS: f64 = 15.0;
 /// Memtables of rarely written families.
 const SMALL_MEMTABLE_BYTES: usize = 4 << 20;
-/// The memtable of the rows is made of up to so many small ones, merged when they are flushed: an insert searches a skip
-/// list that the processor's cache holds, and the file that comes out is as large as if it were one. Each part begins a file
-/// of the log.
+/// The memtable of the rows is made of up to so many small ones, merged when they are flushed: an insert finds its place in
+/// what the processor's cache holds, and the file that comes out is as large as if it were one. Each part begins a file of
+/// the log.
 const MEMTABLE_PARTS_MAX: usize = 32;
 /// A part is no smaller than this.
 const MEMTABLE_PART_BYTES_MIN: usize = 1 << 20;
@@ -83,9 +84,10 @@ impl Tuned {
     }
 
     fn rows(&self) -> Options {
-        let mut options = self.common();
         let parts = (self.memtable_bytes / MEMTABLE_PART_BYTES_MIN).clamp(1, MEMTABLE_PARTS_MAX);
-        options.set_write_buffer_size(self.memtable_bytes / parts);
+        let part_bytes = self.memtable_bytes / parts;
+        let mut options = self.common(in_buckets(part_bytes));
+        options.set_write_buffer_size(part_bytes);
         options.set_min_write_buffer_number_to_merge(count(parts));
         options.set_max_write_buffer_number(count(parts * FLUSHES_WAITING_MAX));
         options
@@ -109,12 +111,13 @@ impl Tuned {
     }
 
     fn small(&self) -> Options {
-        let mut options = self.common();
+        let mut options = self.common(Options::default());
         options.set_write_buffer_size(SMALL_MEMTABLE_BYTES);
         options
     }
 
-    fn common(&self) -> Options {
+    /// `options` with what all families have.
+    fn common(&self, mut options: Options) -> Options {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.cache);
         table.set_block_size(BLOCK_BYTES);
@@ -124,7 +127,6 @@ impl Tuned {
         table.set_cache_index_and_filter_blocks_with_high_priority(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
         table.set_format_version(6);
-        let mut options = Options::default();
         options.set_block_based_table_factory(&table);
         options.set_level_zero_file_num_compaction_trigger(LEVEL0_FILES[0]);
         options.set_level_zero_slowdown_writes_trigger(LEVEL0_FILES[1]);
@@ -142,6 +144,8 @@ fn database(options: &StoreOptions) -> Options {
     database.set_max_background_jobs(count(options.background_jobs.max(2)));
     // The log is handed to the operating system once per commit, by `Rocks::write`.
     database.set_manual_wal_flush(true);
+    // The memtable of the rows has one writer at a time.
+    database.set_allow_concurrent_memtable_write(false);
     // What a killed process or a power failure may leave torn is the log's tail; anything else is damage.
     database.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     // A family that is hardly written must not keep old logs alive for ever.
