@@ -8,14 +8,14 @@ fn main() {
 
 #[cfg(feature = "rocksdb")]
 fn memtable() {
-    const SOURCE: &str = "src/engine/rocks/memtable.cc";
-    println!("cargo::rerun-if-changed={SOURCE}");
+    const SOURCES: &str = "src/engine/rocks/memtable";
+    println!("cargo::rerun-if-changed={SOURCES}");
     let headers = std::env::var("DEP_ROCKSDB_CARGO_MANIFEST_DIR").expect("librocksdb-sys says where it is");
     let headers = std::path::Path::new(&headers).join("rocksdb");
     cc::Build::new()
         .cpp(true)
         .std("c++20")
-        .file(SOURCE)
+        .file(format!("{SOURCES}/rows.cc"))
         .include(headers.join("include"))
         .include(headers)
         // As librocksdb-sys compiles the rest, as far as headers ask.

@@ -1,11 +1,11 @@
-//! The memtable of the rows, `memtable.cc`, as an option of RocksDB.
+//! The memtable of the rows, `memtable/rows.cc`, as an option of RocksDB.
 
 use rocksdb::Options;
 
 /// A bucket for so many bytes: about one for a small row.
 const BUCKET_BYTES: usize = 256;
 
-/// Options whose memtable, of so many `bytes`, is the one of `memtable.cc`. The database must not allow concurrent writes
+/// Options whose memtable, of so many `bytes`, is the one of `memtable/rows.cc`. The database must not allow concurrent writes
 /// to memtables.
 ///
 /// It needs keys that begin with four evenly spread bytes; any others are kept in order as well, at the price of a skip
