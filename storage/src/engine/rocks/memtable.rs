@@ -12,7 +12,8 @@ const BUCKET_BYTES: usize = 256;
 /// list.
 #[expect(clippy::expect_used, reason = "what is linked into the program is there")]
 pub(super) fn in_buckets(bytes: usize) -> Options {
-    let buckets = (bytes / BUCKET_BYTES).next_power_of_two();
+    // Rounded up to a power of two there.
+    let buckets = bytes / BUCKET_BYTES;
     Options::default()
         .get_options_from_string(format!("memtable_factory={{id=GyreRows;buckets={buckets}}}"))
         .expect("the memtable is part of the program")

@@ -123,7 +123,7 @@ class Buckets {
   // Takes in an entry that lies in memory of `Allocate`. One thread at a time.
   void Insert(const char* entry) {
     Node* const node = Node::Of(entry);
-    const Slice key = compare_.decode_key(node->Key());
+    const Slice key = KeyOf(node);
     const size_t bucket = BucketOf(key);
     Node* const first = buckets_[bucket].load(std::memory_order_relaxed);
     if (Tower* const tower = TowerIn(first)) {
