@@ -14,6 +14,7 @@ pub mod modify;
 pub mod node;
 pub mod outcome;
 pub mod purge;
+mod random;
 pub mod repair;
 pub mod ring;
 pub mod sweep;

@@ -35,7 +35,6 @@ mod members;
 mod message;
 mod peer;
 pub mod phi;
-mod random;
 
 use std::collections::VecDeque;
 
@@ -50,8 +49,8 @@ use self::message::{DIGEST_BYTES_MAX, Draft};
 pub use self::message::{Delta, Digest, GossipMessage, MESSAGE_BYTES_MAX, Step};
 pub use self::peer::Heartbeat;
 use self::peer::{Moment, Peer};
-use self::random::Random;
 use crate::node::NodeId;
+use crate::random::Random;
 use crate::time::MonoMicros;
 use crate::topology::Topology;
 

@@ -1,10 +1,11 @@
 //! What two sides' answers about the same ranges come to: where to look closer, and which keys to send which way.
 
 use std::cmp::Ordering;
+use std::mem;
 
 use gyre_storage::tree::{PrefixRange, RangeSum};
 
-use super::work::{KeyEntry, PARTS_MAX, Place, Split, Want};
+use super::work::{KEYS_MAX, KeyEntry, LISTS_MAX, PARTS_MAX, Place, SPLITS_MAX, Split, Want, parts_of};
 
 /// Up to so many keys are listed rather than compared by further sums: a list entry costs as much as three sums.
 const LIST_KEYS: u64 = 8;
@@ -12,6 +13,8 @@ const LIST_KEYS: u64 = 8;
 const PART_KEYS: u64 = 4;
 /// Where one side has so many times the keys of the other, sums of parts would all differ.
 const LOPSIDED: u64 = 4;
+/// Keys of a part of a list that is too long for one step.
+const CUT_KEYS: u64 = KEYS_MAX as u64 * 7 / 8;
 
 /// What is to be done with a range that differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,54 @@ pub(super) fn task(range: PrefixRange, mine: RangeSum, theirs: RangeSum) -> Opti
     let parts = (many / PART_KEYS).clamp(2, u64::from(PARTS_MAX)).min(prefixes);
     // Bounded by PARTS_MAX.
     Some(Task::Split(Split { range, parts: u8::try_from(parts).unwrap_or(PARTS_MAX) }))
+}
+
+/// Tasks of one kind, as many as fit one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Batch {
+    /// Compare the parts of these ranges.
+    Split(Vec<Split>),
+    /// Compare the keys of these, about so many.
+    List(Vec<PrefixRange>, u64),
+}
+
+/// `tasks` in batches, neighbours together. A list of more keys than a step takes is cut into parts.
+pub(super) fn batches(tasks: impl Iterator<Item = Task>) -> Vec<Batch> {
+    let (mut batches, mut splits) = (Vec::new(), Vec::new());
+    let (mut lists, mut keys) = (Vec::new(), 0u64);
+    for task in tasks.flat_map(in_steps) {
+        match task {
+            Task::Split(split) => {
+                splits.push(split);
+                if splits.len() == SPLITS_MAX {
+                    batches.push(Batch::Split(mem::take(&mut splits)));
+                }
+            }
+            Task::List(range, some) => {
+                if lists.len() == LISTS_MAX
+                    || keys.saturating_add(some) > KEYS_MAX as u64 && !lists.is_empty()
+                {
+                    batches.push(Batch::List(mem::take(&mut lists), mem::take(&mut keys)));
+                }
+                lists.push(range);
+                keys = keys.saturating_add(some);
+            }
+        }
+    }
+    batches.extend((!splits.is_empty()).then_some(Batch::Split(splits)));
+    batches.extend((!lists.is_empty()).then_some(Batch::List(lists, keys)));
+    batches
+}
+
+fn in_steps(task: Task) -> Vec<Task> {
+    match task {
+        Task::List(range, keys) if keys > KEYS_MAX as u64 => {
+            // Keys are spread about evenly, so most parts fit. The peer may say that it has keys without end.
+            let parts = (keys / CUT_KEYS).min(LISTS_MAX as u64).min(range.end - range.from);
+            parts_of(range, parts).map(|part| Task::List(part, keys / parts)).collect()
+        }
+        task => vec![task],
+    }
 }
 
 /// Keys that differ: which to fetch from the other side, and which to send to it.
@@ -170,6 +221,57 @@ mod tests {
         assert_eq!(task(RANGE, sum(5, 100), sum(2, 20)), Some(Task::List(RANGE, 100)));
         let one = PrefixRange { from: 3, end: 4 };
         assert_eq!(task(one, sum(5, 100), sum(2, 100)), Some(Task::List(one, 100)), "cannot be cut");
+    }
+
+    fn tasks() -> impl Strategy<Value = Vec<Task>> {
+        let keys = prop_oneof![0u64..20, 100u64..2_000, Just(u64::MAX)];
+        let task = (any::<bool>(), 1u64..500, keys);
+        prop::collection::vec(task, 0..400).prop_map(|tasks| {
+            let mut from = 0;
+            let task = |(is_list, length, keys): (bool, u64, u64)| {
+                let range = PrefixRange { from, end: from + length };
+                from = range.end;
+                if is_list { Task::List(range, keys) } else { Task::Split(Split { range, parts: 2 }) }
+            };
+            tasks.into_iter().map(task).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn batches_lose_nothing_and_fit_a_step(tasks in tasks()) {
+            let (mut splits, mut lists) = (Vec::new(), Vec::new());
+            for batch in batches(tasks.iter().copied()) {
+                match batch {
+                    Batch::Split(some) => {
+                        prop_assert!((1..=SPLITS_MAX).contains(&some.len()));
+                        splits.extend(some.into_iter().map(Task::Split));
+                    }
+                    Batch::List(ranges, keys) => {
+                        prop_assert!((1..=LISTS_MAX).contains(&ranges.len()));
+                        prop_assert!(keys <= KEYS_MAX as u64 || ranges.len() == 1, "{keys} keys of {ranges:?}");
+                        lists.extend(ranges.iter().flat_map(|range| range.from..range.end));
+                    }
+                }
+            }
+            let (all_lists, all_splits): (Vec<Task>, Vec<Task>) =
+                tasks.into_iter().partition(|task| matches!(task, Task::List(..)));
+            prop_assert_eq!(splits, all_splits);
+            let prefixes = |task: &Task| match task {
+                Task::List(range, _) => range.from..range.end,
+                Task::Split(_) => 0..0,
+            };
+            prop_assert_eq!(lists, all_lists.iter().flat_map(prefixes).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_long_list_is_cut_into_parts_that_fit() {
+        let of = |keys| batches([Task::List(RANGE, keys)].into_iter());
+        assert_eq!(of(512), [Batch::List(vec![RANGE], 512)]);
+        let batches = of(10_000);
+        assert_eq!(batches.len(), 22);
+        assert!(batches.iter().all(|batch| matches!(batch, Batch::List(_, 454))), "{batches:?}");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! The slots are taken in *portions*. Of a portion both sides tell the sums of ranges; what differs is cut and compared
 //! again, depth first, down to ranges of a few keys, whose keys are listed; keys that differ are sent, the newer rows
-//! first, one step of bounded size after the other. No range is compared again once its keys are sent and no key is sent
+//! first, one step of bounded size after the other. The steps of a level come in an order picked at random: another
+//! exchange of one of the two nodes may have come to the same portion, and if both went through it alike, the node that
+//! lacks something would get it from both. No range is compared again once its keys are sent and no key is sent
 //! more than once each way, so rows that are written meanwhile cannot keep a portion from ending: it ends when what was
 //! there at its beginning is on both sides. Then the slots count as verified as of that time, whatever becomes of the
 //! next portion.
@@ -10,15 +12,14 @@
 use gyre_storage::tree::{PrefixRange, RangeSum};
 use gyre_storage::{Hlc, Slot};
 
-use super::compare::{Task, cut, difference, task};
+use super::compare::{Batch, Task, batches, cut, difference, task};
 use super::message::Refusal;
 use super::pace::Pace;
 use super::slots::{SlotRun, SlotSet};
 use super::transfer::{Transfers, rest_of};
 use super::turns::{BLOCK_SLOTS, Turns};
-use super::work::{
-    Answer, Entry, KEYS_MAX, KeyEntry, LISTS_MAX, SPLITS_MAX, Split, Want, Work, keys_of, rows_of,
-};
+use super::work::{Answer, Entry, KEYS_MAX, KeyEntry, Split, Want, Work, keys_of, rows_of};
+use crate::random::Random;
 use crate::time::MonoMicros;
 
 /// Slots of the first portion; any is of one block.
@@ -138,7 +139,7 @@ struct Portion {
     clock: Hlc,
     peer_clock: Option<Hlc>,
     /// The last is next.
-    todo: Vec<Task>,
+    todo: Vec<Batch>,
     pulls: Transfers,
     pushes: Transfers,
     keys: u64,
@@ -150,6 +151,7 @@ pub(super) struct Exchange {
     /// Slots that are in no portion yet.
     left: SlotSet,
     turns: Turns,
+    random: Random,
     total: usize,
     portion: Option<Portion>,
     portion_slots: usize,
@@ -161,12 +163,20 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Compares `slots` in the order of `turns`, about `portion_keys_max` keys at a time.
-    pub(super) fn new(slots: SlotSet, turns: Turns, portion_keys_max: u64, now: MonoMicros) -> Exchange {
+    /// Compares `slots` in the order of `turns`, about `portion_keys_max` keys at a time, and of these in an order that is
+    /// `random`.
+    pub(super) fn new(
+        slots: SlotSet,
+        turns: Turns,
+        random: Random,
+        portion_keys_max: u64,
+        now: MonoMicros,
+    ) -> Exchange {
         Exchange {
             total: slots.len(),
             left: slots,
             turns,
+            random,
             portion: None,
             portion_slots: PORTION_SLOTS_FIRST,
             portion_keys_max,
@@ -210,7 +220,7 @@ impl Exchange {
         if !pace.is_free(now) {
             return Next::Slow;
         }
-        let Some(portion) = &mut self.portion else { return self.begin_portion(clock, pace) };
+        let Some(portion) = &mut self.portion else { return self.begin_portion(now, clock, pace) };
         if let Some((wants, is_last)) = portion.pulls.take() {
             pace.pay_records(keys_of(&wants));
             let there = Some(Work::Fetch(wants.clone()));
@@ -223,34 +233,26 @@ impl Exchange {
             self.step = Step::Load { wants, is_last };
             return Next::Ask { here, there: None };
         }
-        match portion.todo.last() {
-            Some(Task::Split(_)) => self.compare(pace),
-            Some(Task::List(..)) => self.list(pace),
+        match portion.todo.pop() {
+            Some(Batch::Split(splits)) => self.compare(splits, pace),
+            Some(Batch::List(ranges, keys)) => self.list(ranges, keys, pace),
             None => self.end_portion(),
         }
     }
 
-    fn begin_portion(&mut self, clock: Hlc, pace: &mut Pace) -> Next {
+    fn begin_portion(&mut self, now: MonoMicros, clock: Hlc, pace: &mut Pace) -> Next {
         let slots = self.turns.take(&mut self.left, self.portion_slots);
         if slots.is_empty() {
             return Next::Done;
         }
         let whole = |run: SlotRun| Task::Split(Split { range: run.prefixes(), parts: 1 });
-        let mut todo: Vec<Task> = slots.runs().into_iter().map(whole).collect();
-        todo.reverse();
+        let todo = batches(slots.runs().into_iter().map(whole));
         let (pulls, pushes) = (Transfers::default(), Transfers::default());
         self.portion = Some(Portion { slots, clock, peer_clock: None, todo, pulls, pushes, keys: 0 });
-        self.compare(pace)
+        self.next(now, clock, pace)
     }
 
-    fn compare(&mut self, pace: &mut Pace) -> Next {
-        let Some(portion) = &mut self.portion else { return Next::Wait };
-        let mut splits = Vec::new();
-        while splits.len() < SPLITS_MAX
-            && let Some(Task::Split(split)) = portion.todo.pop_if(|task| matches!(task, Task::Split(_)))
-        {
-            splits.push(split);
-        }
+    fn compare(&mut self, splits: Vec<Split>, pace: &mut Pace) -> Next {
         let parts = splits.iter().map(|split| usize::from(split.parts)).sum();
         pace.pay_parts(parts);
         self.moved.ranges_compared += parts as u64;
@@ -259,16 +261,7 @@ impl Exchange {
         Next::Ask { here: Some(work.clone()), there: Some(work) }
     }
 
-    fn list(&mut self, pace: &mut Pace) -> Next {
-        let Some(portion) = &mut self.portion else { return Next::Wait };
-        let (mut ranges, mut keys) = (Vec::new(), 0);
-        while ranges.len() < LISTS_MAX
-            && keys < KEYS_MAX as u64
-            && let Some(Task::List(range, some)) = portion.todo.pop_if(|task| matches!(task, Task::List(..)))
-        {
-            keys = keys.saturating_add(some);
-            ranges.push(range);
-        }
+    fn list(&mut self, ranges: Vec<PrefixRange>, keys: u64, pace: &mut Pace) -> Next {
         pace.pay_keys(KEYS_MAX.min(usize::try_from(keys).unwrap_or(KEYS_MAX)));
         let here = Some(Work::Keys(ranges.clone()));
         self.step = Step::ListHere { ranges };
@@ -408,9 +401,10 @@ impl Exchange {
             portion.keys = keys.fold(portion.keys, u64::saturating_add);
         }
         let tasks = parts.into_iter().zip(mine).zip(theirs);
-        let tasks: Vec<Task> =
-            tasks.filter_map(|((range, &mine), &theirs)| task(range, mine, theirs)).collect();
-        portion.todo.extend(tasks.into_iter().rev());
+        let tasks = tasks.filter_map(|((range, &mine), &theirs)| task(range, mine, theirs));
+        let mut batches = batches(tasks);
+        self.random.shuffle(&mut batches);
+        portion.todo.extend(batches);
         Ok(None)
     }
 
@@ -425,7 +419,8 @@ impl Exchange {
     /// Ranges that a page had no room for are listed next.
     fn put_back(&mut self, ranges: Vec<PrefixRange>) {
         if let Some(portion) = &mut self.portion {
-            portion.todo.extend(ranges.into_iter().rev().map(|range| Task::List(range, KEYS_MAX as u64)));
+            let tasks = ranges.into_iter().map(|range| Task::List(range, KEYS_MAX as u64));
+            portion.todo.extend(batches(tasks).into_iter().rev());
         }
     }
 }

@@ -13,6 +13,7 @@ use super::turns::Turns;
 use super::work::{Answer, Work};
 use super::{Asker, Effect, MARKS_EVERY, Repair, SAVE_EVERY, Ticket};
 use crate::node::NodeId;
+use crate::random::Random;
 use crate::time::MonoMicros;
 
 /// Exchanges that a node drives at a time.
@@ -89,7 +90,8 @@ impl Repair {
             }
             if !slots.is_empty() {
                 let turns = Turns::new(self.config.node, peer, self.ring.members());
-                pair.exchange = Some(Exchange::new(slots, turns, pair.portion_keys_max, now));
+                let random = Random::new(self.config.node.0 ^ peer.0.rotate_left(32));
+                pair.exchange = Some(Exchange::new(slots, turns, random, pair.portion_keys_max, now));
                 running += 1;
             }
         }

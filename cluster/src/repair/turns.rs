@@ -3,8 +3,8 @@
 //! A node that has missed much misses it at every other replica, and compares with all of them at the same time. If they all
 //! went through the ring alike, each would send it the same rows. So the ring is cut into blocks, and the members meet each
 //! other in them as in a round-robin tournament: in each turn a node shares the slots of a block with one other node. By the
-//! time it comes to that block with the next one, it has the rows. Every other turn goes through the ring backwards: who is done
-//! with a turn sooner meets the others once on their way, instead of going along with them.
+//! time it comes to that block with the next one, it has the rows. Pairs that begin later or go slower do meet in a block;
+//! within one [each goes its own way](super::exchange).
 
 use gyre_storage::{SLOTS, Slot};
 
@@ -34,9 +34,8 @@ impl Turns {
     /// Takes the next slots out of `left`: at most `slots_max`, of one block.
     pub(super) fn take(self, left: &mut SlotSet, slots_max: usize) -> SlotSet {
         let mut taken = SlotSet::default();
-        for (block, is_backwards) in self.blocks() {
-            let in_order = |index| block * BLOCK + if is_backwards { BLOCK - 1 - index } else { index };
-            let slots = (0..BLOCK).map(in_order).filter(|&slot| left.contains(slot));
+        for block in self.blocks() {
+            let slots = (block * BLOCK..(block + 1) * BLOCK).filter(|&slot| left.contains(slot));
             slots.take(slots_max).for_each(|slot| taken.insert(slot));
             if !taken.is_empty() {
                 break;
@@ -46,15 +45,10 @@ impl Turns {
         taken
     }
 
-    /// All blocks in the order of this pair, and whether they are gone through backwards.
-    fn blocks(self) -> impl Iterator<Item = (Slot, bool)> {
-        const BLOCKS: Slot = SLOTS / BLOCK;
-        (0..self.count).flat_map(move |turn| {
-            let is_backwards = turn % 2 == 1;
-            let in_order = move |index| if is_backwards { BLOCKS - 1 - index } else { index };
-            let blocks = (0..BLOCKS).map(in_order).filter(move |&block| self.turn(block) == turn);
-            blocks.map(move |block| (block, is_backwards))
-        })
+    /// All blocks in the order of this pair.
+    fn blocks(self) -> impl Iterator<Item = Slot> {
+        let of_turn = move |turn| (0..SLOTS / BLOCK).filter(move |&block| self.turn(block) == turn);
+        (0..self.count).flat_map(of_turn)
     }
 
     /// The turn in which this pair compares a block.
@@ -76,7 +70,7 @@ mod tests {
     #[test]
     fn every_block_has_its_turn_and_both_nodes_agree_on_it() {
         for nodes in [1, 2, 3, 4, 7, 60] {
-            let blocks: Vec<Slot> = turns(nodes, 0, nodes - 1).blocks().map(|(block, _)| block).collect();
+            let blocks: Vec<Slot> = turns(nodes, 0, nodes - 1).blocks().collect();
             assert_eq!(blocks.len(), usize::from(SLOTS / BLOCK));
             assert_eq!(blocks.iter().collect::<BTreeSet<_>>().len(), blocks.len());
             assert_eq!(turns(nodes, 0, nodes - 1), turns(nodes, nodes - 1, 0));

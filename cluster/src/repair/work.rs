@@ -34,12 +34,17 @@ pub struct Split {
 }
 
 impl Split {
-    /// The parts, ascending: all of `range`, and as long as each other but for rounding.
+    /// The parts, ascending: all of `range`.
     pub fn iter(self) -> impl Iterator<Item = PrefixRange> {
-        let (length, parts) = (self.range.end - self.range.from, u64::from(self.parts.max(1)));
-        let border = move |part: u64| self.range.from + length * part / parts;
-        (0..parts).map(move |part| PrefixRange { from: border(part), end: border(part + 1) })
+        parts_of(self.range, u64::from(self.parts.max(1)))
     }
+}
+
+/// `range`, cut into so many parts, ascending, as long as each other but for rounding.
+pub(super) fn parts_of(range: PrefixRange, parts: u64) -> impl Iterator<Item = PrefixRange> {
+    let length = range.end - range.from;
+    let border = move |part: u64| range.from + length * part / parts;
+    (0..parts).map(move |part| PrefixRange { from: border(part), end: border(part + 1) })
 }
 
 /// What a key list says of a key.

@@ -1,11 +1,11 @@
-//! Seeded randomness for picking peers: SplitMix64 (Steele, Lea and Flood 2014). Not for secrets.
+//! Seeded randomness, for picking peers and for orders that must not agree: SplitMix64 (Steele, Lea and Flood 2014). Not for secrets.
 
 /// A stream of random numbers that its seed determines.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed)
     }
 
@@ -18,25 +18,30 @@ impl Random {
     }
 
     /// A number below `bound`; 0 if `bound` is 0.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         // Multiply and shift (Lemire 2019) without its rejection: the bias is below bound / 2^64.
         let scaled = u128::from(self.next()) * (bound as u128);
         usize::try_from(scaled >> 64).unwrap_or(0)
     }
 
     /// Whether an event of probability `numerator / denominator` happens; a probability above 1 counts as 1.
-    pub(super) fn chance(&mut self, numerator: usize, denominator: usize) -> bool {
+    pub(crate) fn chance(&mut self, numerator: usize, denominator: usize) -> bool {
         self.below(denominator) < numerator
     }
 
     /// Moves `count` items picked at random to the front of `items`, and answers them: all, if there are no more.
-    pub(super) fn pick<'a, T>(&mut self, items: &'a mut [T], count: usize) -> &'a [T] {
+    pub(crate) fn pick<'a, T>(&mut self, items: &'a mut [T], count: usize) -> &'a [T] {
         let count = count.min(items.len());
         for at in 0..count {
             let other = at + self.below(items.len() - at);
             items.swap(at, other);
         }
         items.split_at(count).0
+    }
+
+    /// Puts `items` into an order picked at random.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        self.pick(items, items.len());
     }
 }
 
