@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
-GYRE := $(TARGET)/release/gyre
+GYRE := $(TARGET)/dist/gyre
 PURE := -p gyre-protocol -p gyre-storage -p gyre-cluster -p gyre-simulation
 # A simulation draws the number of nodes from its seed unless it is given one.
 SIMULATED_NODES := $(NODES)
@@ -30,7 +30,7 @@ deps: ## install missing system packages
 	@scripts/install-deps.sh
 
 build: deps ## build the server (RocksDB takes about 15 minutes the first time)
-	$(WITH_ROCKSDB) cargo build --release
+	$(WITH_ROCKSDB) cargo build --profile dist
 
 run: build ## start a local three-node cluster (NODES=3 PORT=6379); Ctrl-C stops it
 	$(GYRE) dev --nodes $(NODES) --port $(PORT)

@@ -141,7 +141,7 @@ def disk_bytes(directory):
 def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--binary", default="target/release/gyre")
+    parser.add_argument("--binary", default="target/dist/gyre")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--port", type=int, default=7600)
     parser.add_argument("--keys", type=int, default=1_000_000, help="keys that expire at one moment")

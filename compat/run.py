@@ -51,7 +51,7 @@ def main():
 def parse_arguments():
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    default = os.environ.get("GYRE_BINARY") or os.path.join(ROOT, "target", "release", "gyre")
+    default = os.environ.get("GYRE_BINARY") or os.path.join(ROOT, "target", "dist", "gyre")
     parser.add_argument("--hosts", help="h:p,h:p,h:p of a running cluster, which is not flushed")
     parser.add_argument("--binary", default=default, help="gyre binary to start (default: %(default)s)")
     parser.add_argument("--reference", action="store_true", help="real Redis instead of Gyre")

@@ -28,7 +28,7 @@ LIFETIME_SECONDS = 10
 def main():
     """Runs the tour; prints a line per claim."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    default = os.environ.get("GYRE_BINARY") or os.path.join(ROOT, "target", "release", "gyre")
+    default = os.environ.get("GYRE_BINARY") or os.path.join(ROOT, "target", "dist", "gyre")
     parser.add_argument("--binary", default=default, help="gyre binary (default: %(default)s)")
     binary = parser.parse_args().binary
     if not os.access(binary, os.X_OK):
