@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::*;
+use crate::random::Random;
 use crate::ring::VNODES_DEFAULT;
 
 /// How many worlds a plain test run simulates; `GYRE_FORMING_WORLDS` sets another number.
@@ -18,16 +19,16 @@ const TICK_MS: u64 = 100;
 /// The settle time of a calm world.
 pub(super) const SETTLE_MS: u64 = 500;
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Rng(u64);
+/// What a world's seed decides.
+struct Rng(Random);
 
 impl Rng {
+    fn new(seed: u64) -> Rng {
+        Rng(Random::new(seed))
+    }
+
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next()
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -96,7 +97,7 @@ pub(super) struct World {
 
 impl World {
     fn new(seed: u64) -> World {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let count = 1 + rng.index(8);
         let root = rng.percent(40).then(|| rng.index(count));
         let seeds = match root {
@@ -157,7 +158,7 @@ impl World {
     /// A world without faults of processes with these seeds, each starting at its time.
     pub(super) fn calm(processes: &[(&[usize], u64)]) -> World {
         let seeds = processes.iter().map(|(seeds, _)| seeds.to_vec()).collect();
-        let mut world = World::of(seeds, Rng(processes.len() as u64));
+        let mut world = World::of(seeds, Rng::new(processes.len() as u64));
         for (process, &(_, at)) in processes.iter().enumerate() {
             world.after(at, Happening::Start { process });
         }
