@@ -1,4 +1,5 @@
-//! Seeded randomness, for picking peers and for orders that must not agree: SplitMix64 (Steele, Lea and Flood 2014). Not for secrets.
+//! Seeded randomness, for picking peers and for orders that must not agree: SplitMix64 (Steele, Lea and Flood 2014).
+//! Not for secrets.
 
 /// A stream of random numbers that its seed determines.
 #[derive(Clone, Debug)]

@@ -220,7 +220,10 @@ impl Exchange {
         if !pace.is_free(now) {
             return Next::Slow;
         }
-        let Some(portion) = &mut self.portion else { return self.begin_portion(now, clock, pace) };
+        if self.portion.is_none() {
+            self.portion = self.next_portion(clock);
+        }
+        let Some(portion) = &mut self.portion else { return Next::Done };
         if let Some((wants, is_last)) = portion.pulls.take() {
             pace.pay_records(keys_of(&wants));
             let there = Some(Work::Fetch(wants.clone()));
@@ -240,16 +243,16 @@ impl Exchange {
         }
     }
 
-    fn begin_portion(&mut self, now: MonoMicros, clock: Hlc, pace: &mut Pace) -> Next {
+    /// `None` when all slots are done.
+    fn next_portion(&mut self, clock: Hlc) -> Option<Portion> {
         let slots = self.turns.take(&mut self.left, self.portion_slots);
         if slots.is_empty() {
-            return Next::Done;
+            return None;
         }
         let whole = |run: SlotRun| Task::Split(Split { range: run.prefixes(), parts: 1 });
         let todo = batches(slots.runs().into_iter().map(whole));
         let (pulls, pushes) = (Transfers::default(), Transfers::default());
-        self.portion = Some(Portion { slots, clock, peer_clock: None, todo, pulls, pushes, keys: 0 });
-        self.next(now, clock, pace)
+        Some(Portion { slots, clock, peer_clock: None, todo, pulls, pushes, keys: 0 })
     }
 
     fn compare(&mut self, splits: Vec<Split>, pace: &mut Pace) -> Next {

@@ -112,6 +112,7 @@ fn what_a_node_lacks_it_gets_from_one_of_the_others() {
         assert!(rows <= keys * 11 / 10, "{rows} rows for {keys} that it lacks, {delay:?} apart");
         rows
     });
+    assert!(rows[0] <= keys * 41 / 40, "{} rows for {keys} that it lacks, begun together", rows[0]);
     let mean = rows.iter().sum::<u64>() / rows.len() as u64;
     assert!(mean <= keys * 21 / 20, "{mean} rows for {keys} that it lacks, on average");
 }
