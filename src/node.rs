@@ -16,7 +16,7 @@ use gyre_cluster::purge::absence::Vote;
 use gyre_cluster::repair::{RepairStatus, Verified};
 use gyre_cluster::ring::Ring;
 use gyre_cluster::sweep::SweepStatus;
-use gyre_cluster::topology::{Endpoint, Member, MemberState, Topology};
+use gyre_cluster::topology::{Databases, Endpoint, Member, MemberState, Topology};
 use gyre_storage::key::murmur3_128;
 use gyre_storage::{StorageError, Store, UnixMillis, Version};
 use parking_lot::Mutex;
@@ -263,15 +263,17 @@ impl Node {
         Ok(true)
     }
 
-    /// Makes the deletion horizon of database `db` at least `version`: durably, and in the topology document, which
+    /// Makes the deletion horizon of `databases` at least `version`: durably, and in the topology document, which
     /// brings it to nodes that are down now.
     ///
     /// # Errors
     /// [`StorageError`] if it cannot be stored.
-    pub fn raise_horizon(&self, db: u8, version: Version) -> Result<(), StorageError> {
+    pub fn raise_horizons(&self, databases: Databases, version: Version) -> Result<(), StorageError> {
         self.install(|present| {
             let mut topology = present?.clone();
-            topology.raise_horizon(db, version);
+            for db in databases.iter() {
+                topology.raise_horizon(db, version);
+            }
             Some(topology)
         })
         .map(|_| ())

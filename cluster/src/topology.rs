@@ -13,6 +13,7 @@
 //! Integers are little-endian; a text is its length (u16) and its bytes; an address a text and a port (u16); an
 //! option a byte 0, or 1 and the item.
 
+mod databases;
 mod lapse;
 mod member;
 
@@ -22,6 +23,7 @@ use std::collections::btree_map::Entry;
 use gyre_storage::key::murmur3_128;
 use gyre_storage::{Hlc, Version};
 
+pub use self::databases::Databases;
 pub use self::lapse::Lapse;
 pub use self::member::{Endpoint, HOST_BYTES_MAX, LABEL_BYTES_MAX, Member, MemberState};
 use crate::node::NodeId;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use gyre_cluster::modify::{Modify, ModifyReply};
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::{Failure, Outcome, ReplicaState};
+use gyre_cluster::topology::Databases;
 use gyre_storage::{KeyRef, Record, UnixMillis};
 
 use crate::execute::CommandError;
@@ -173,10 +174,10 @@ impl Context {
         matches!(tokio::task::spawn_blocking(move || store.sync()).await, Ok(Ok(())))
     }
 
-    /// Deletes every key of database `db` by a deletion horizon.
-    pub async fn flush(&self, db: u8) -> Result<(), CommandError> {
+    /// Deletes every key of `databases` by a deletion horizon.
+    pub async fn flush(&self, databases: Databases) -> Result<(), CommandError> {
         let outcome = self.worker.ask(|core, shell, now, tag| {
-            core.flush(shell, now, tag, db, self.levels.writing());
+            core.flush(shell, now, tag, databases, self.levels.writing());
         });
         match outcome.await {
             Outcome::Written => Ok(()),

@@ -1,5 +1,6 @@
 //! `DBSIZE`, `FLUSHDB`, `FLUSHALL`: a database as a whole.
 
+use gyre_cluster::topology::Databases;
 use gyre_protocol::Reply;
 
 use crate::execute::{Answer, Arguments, CommandError, Context};
@@ -14,17 +15,15 @@ pub async fn dbsize(cx: &Context) -> Answer {
 /// frees their space later.
 pub async fn flushdb(cx: &Context, args: &Arguments) -> Answer {
     check_mode(args)?;
-    cx.flush(cx.db()).await?;
+    cx.flush(Databases::one(cx.db())).await?;
     Ok(Reply::Ok)
 }
 
-/// `FLUSHALL [ASYNC|SYNC]`: every database, one after the other.
+/// `FLUSHALL [ASYNC|SYNC]`: every database, by one deletion horizon.
 pub async fn flushall(cx: &Context, args: &Arguments) -> Answer {
     check_mode(args)?;
     let databases = cx.node().config.load().databases;
-    for db in (0..=u8::MAX).take(databases) {
-        cx.flush(db).await?;
-    }
+    cx.flush(Databases::all(databases)).await?;
     Ok(Reply::Ok)
 }
 

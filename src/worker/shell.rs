@@ -11,6 +11,7 @@ use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::modify::Crowd;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::Outcome;
+use gyre_cluster::topology::Databases;
 use gyre_storage::{Batch, KeyRef, Record, Row, Version};
 use slab::Slab;
 use tokio::sync::oneshot;
@@ -128,7 +129,7 @@ pub struct Shell {
     /// Scans to run.
     pub disk_scans: Vec<DiskScan>,
     /// Deletion horizons to make durable.
-    pub horizons: Vec<(Ticket, u8, Version)>,
+    pub horizons: Vec<(Ticket, Databases, Version)>,
     /// What is to be sent to peers.
     pub outboxes: Outboxes,
     tasks: Slab<oneshot::Sender<Outcome>>,
@@ -252,8 +253,8 @@ impl coordinator::Shell for Shell {
         self.disk_scans.push(DiskScan { ticket, range: *range, count_only: true });
     }
 
-    fn set_horizon(&mut self, ticket: Ticket, db: u8, version: Version) {
-        self.horizons.push((ticket, db, version));
+    fn set_horizon(&mut self, ticket: Ticket, databases: Databases, version: Version) {
+        self.horizons.push((ticket, databases, version));
     }
 
     fn lock(&mut self, key_hash: u64, op: OpId) -> bool {

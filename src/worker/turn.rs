@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use gyre_cluster::coordinator::{Shell as _, Ticket};
 use gyre_cluster::message::ScanRange;
+use gyre_cluster::topology::Databases;
 use gyre_storage::{KeyRef, ReadBack, Record, StorageError, Store, TOUCHED_MAX, UnixMillis};
 
 use crate::worker::shell::{Applying, DiskRead, DiskScan, Receiver, session_of};
@@ -129,8 +130,8 @@ impl Worker {
         for scan in scans {
             tokio::task::spawn_local(scan_disk(Rc::clone(self), scan));
         }
-        for (ticket, db, version) in horizons {
-            tokio::task::spawn_local(set_horizon(Rc::clone(self), ticket, db, version));
+        for (ticket, databases, version) in horizons {
+            tokio::task::spawn_local(set_horizon(Rc::clone(self), ticket, databases, version));
         }
     }
 
@@ -242,9 +243,15 @@ fn noted<T>(result: Result<T, StorageError>, what: &'static str) -> Option<T> {
     result.inspect_err(|error| tracing::error!(%error, "cannot {what}")).ok()
 }
 
-async fn set_horizon(worker: Rc<Worker>, ticket: Ticket, db: u8, version: gyre_storage::Version) {
+async fn set_horizon(
+    worker: Rc<Worker>,
+    ticket: Ticket,
+    databases: Databases,
+    version: gyre_storage::Version,
+) {
     let node = Arc::clone(worker.node());
-    let stored = noted(blocking(move || node.raise_horizon(db, version)).await, "store the deletion horizon");
+    let stored =
+        noted(blocking(move || node.raise_horizons(databases, version)).await, "store the deletion horizon");
     worker.step(|turn| turn.core.applied(turn.shell, turn.now, ticket, stored.is_some()));
 }
 

@@ -83,3 +83,19 @@ fn flushdb_empties_one_database_on_all_nodes() {
     assert_eq!(clients[0].run("SET k:0 again"), Reply::ok());
     assert_eq!(clients[1].run("GET k:0"), Reply::bulk("again"));
 }
+
+#[test]
+fn flushall_empties_every_database_on_all_nodes() {
+    let cluster = Cluster::start(3);
+    let mut clients = cluster.clients();
+    for (db, client) in [0, 7, 15].into_iter().zip(&mut clients) {
+        assert_eq!(client.run(&format!("SELECT {db}")), Reply::ok());
+        assert_eq!(client.run("SET k v"), Reply::ok());
+    }
+    assert_eq!(cluster.client(1).run("FLUSHALL"), Reply::ok());
+    for client in &mut clients {
+        assert_eq!(client.run("GET k"), Reply::Null);
+        assert_eq!(client.run("SET k again"), Reply::ok());
+        assert_eq!(client.run("DBSIZE"), Reply::Integer(1));
+    }
+}

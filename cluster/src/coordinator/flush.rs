@@ -1,4 +1,4 @@
-//! FLUSHDB: a deletion horizon on every member, without touching a key.
+//! FLUSHDB and FLUSHALL: a deletion horizon on every member, without touching a key.
 //!
 //! First every live member's clock is read (which moves this node's clock past it), so that the horizon is after every
 //! write acknowledged before the command. Then the horizon goes to every live member. It is done when so many have it
@@ -13,6 +13,7 @@ use crate::level::Consistency;
 use crate::message::Message;
 use crate::node::NodeId;
 use crate::outcome::{Failure, Outcome};
+use crate::topology::Databases;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Member {
@@ -24,10 +25,10 @@ enum Member {
 const CLOCKS: u8 = 1;
 const HORIZON: u8 = 2;
 
-/// A FLUSHDB in progress.
+/// A FLUSHDB or FLUSHALL in progress.
 #[derive(Debug)]
 pub(crate) struct FlushOp {
-    db: u8,
+    databases: Databases,
     round: u8,
     needed: usize,
     members: Vec<(NodeId, Member)>,
@@ -37,7 +38,7 @@ impl FlushOp {
     /// Reads the clocks, unless too few members are alive.
     pub(crate) fn start<S: Shell>(
         cx: &mut Context<'_, S>,
-        db: u8,
+        databases: Databases,
         level: Consistency,
     ) -> Result<FlushOp, Failure> {
         let ring = cx.env.ring.clone();
@@ -58,7 +59,7 @@ impl FlushOp {
             (member, state)
         });
         let members = members.collect();
-        Ok(FlushOp { db, round: CLOCKS, needed, members })
+        Ok(FlushOp { databases, round: CLOCKS, needed, members })
     }
 
     /// Goes on as far as the answers allow.
@@ -115,13 +116,13 @@ impl FlushOp {
     fn send_horizon<S: Shell>(&mut self, cx: &mut Context<'_, S>) {
         self.round = HORIZON;
         let version: Version = cx.env.stamp(cx.now);
-        let (db, request) = (self.db, cx.op.request(HORIZON));
+        let (databases, request) = (self.databases, cx.op.request(HORIZON));
         for (node, state) in &mut self.members {
             let sent = if cx.is_self(*node) {
-                cx.shell.set_horizon(Ticket::Op(request), db, version);
+                cx.shell.set_horizon(Ticket::Op(request), databases, version);
                 true
             } else {
-                cx.send(*node, &Message::Horizon { request, db, version })
+                cx.send(*node, &Message::Horizon { request, databases, version })
             };
             *state = if sent { Member::Asked } else { Member::Failed };
         }

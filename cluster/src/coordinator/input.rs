@@ -358,11 +358,11 @@ impl Coordinator {
             Message::ClockRead { request } => {
                 shell.respond(link, &Message::ClockReply { request, clock: self.env.clock.now() });
             }
-            Message::Horizon { request, db, version } => {
+            Message::Horizon { request, databases, version } => {
                 // What this node writes from now on is newer than the horizon.
                 let _ = self.env.clock.observe(version.hlc, now.wall);
                 let ticket = Ticket::Peer { link, request, answer: PeerAnswer::HorizonSet };
-                shell.set_horizon(ticket, db, version);
+                shell.set_horizon(ticket, databases, version);
             }
             _ => {}
         }

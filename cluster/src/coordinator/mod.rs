@@ -73,6 +73,7 @@ use crate::node::NodeId;
 use crate::outcome::{Failure, Outcome};
 use crate::ring::Ring;
 use crate::time::{MonoMicros, Now};
+use crate::topology::Databases;
 
 /// The coordinator of one worker. See the [module](self) for how it is driven.
 pub struct Coordinator {
@@ -293,9 +294,16 @@ impl Coordinator {
         self.conclude(shell, now, op, step);
     }
 
-    /// Deletes every key of database `db` by a deletion horizon. Only members count, never stand-ins. Ends in
+    /// Deletes every key of `databases` by a deletion horizon. Only members count, never stand-ins. Ends in
     /// [`Outcome::Written`].
-    pub fn flush<S: Shell>(&mut self, shell: &mut S, now: Now, tag: Tag, db: u8, level: impl Into<Level>) {
+    pub fn flush<S: Shell>(
+        &mut self,
+        shell: &mut S,
+        now: Now,
+        tag: Tag,
+        databases: Databases,
+        level: impl Into<Level>,
+    ) {
         let level = level.into().consistency;
         let start = Start { origin: Origin::Client(tag), operation: Operation::Admin, level };
         if let Some(failure) = self.not_now() {
@@ -303,7 +311,7 @@ impl Coordinator {
         }
         let op = self.operations.next_id();
         let mut cx = Context { env: &mut self.env, shell: &mut *shell, now, op };
-        match FlushOp::start(&mut cx, db, level) {
+        match FlushOp::start(&mut cx, databases, level) {
             Err(failure) => self.end(shell, start, Outcome::Failed(failure)),
             Ok(mut flush) => {
                 let step = flush.advance(&mut cx);

@@ -6,6 +6,7 @@ use crate::message::{Message, RequestId, ScanRange};
 use crate::modify::Crowd;
 use crate::node::NodeId;
 use crate::outcome::Outcome;
+use crate::topology::Databases;
 
 /// The shell's name for an operation it started; comes back with the outcome. Means nothing to the coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,9 +129,9 @@ pub trait Shell {
     /// Counts the live keys of one page; [`counted`](super::Coordinator::counted) follows.
     fn count(&mut self, ticket: Ticket, range: &ScanRange);
 
-    /// Makes the deletion horizon of database `db` at least `version`, durably (and puts it into the topology
+    /// Makes the deletion horizon of `databases` at least `version`, durably (and puts it into the topology
     /// document); [`applied`](super::Coordinator::applied) follows.
-    fn set_horizon(&mut self, ticket: Ticket, db: u8, version: Version);
+    fn set_horizon(&mut self, ticket: Ticket, databases: Databases, version: Version);
 
     /// Takes the lock of all keys that hash to `key_hash`, shared by the workers of this node. `false`: another
     /// operation has it, and [`locked`](super::Coordinator::locked) follows when it is this one's turn (first come,

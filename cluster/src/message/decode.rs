@@ -10,6 +10,7 @@ use super::{
 use crate::level::{Consistency, Level};
 use crate::modify::{Modify, ModifyError, ModifyReply};
 use crate::node::NodeId;
+use crate::topology::Databases;
 
 impl<'a> Message<'a> {
     /// Reads the message that `bytes` is, all of it.
@@ -79,9 +80,11 @@ impl<'a> Reader<'a> {
             }
             kind::CLOCK_READ => Message::ClockRead { request: self.request()? },
             kind::CLOCK_REPLY => Message::ClockReply { request: self.request()?, clock: Hlc(self.u64()?) },
-            kind::HORIZON => {
-                Message::Horizon { request: self.request()?, db: self.u8()?, version: self.version()? }
-            }
+            kind::HORIZON => Message::Horizon {
+                request: self.request()?,
+                databases: self.databases()?,
+                version: self.version()?,
+            },
             kind::HORIZON_SET => Message::HorizonSet { request: self.request()? },
             kind::TOPOLOGY => Message::Topology { bytes: self.rest() },
             kind::FORMING => Message::Forming { bytes: self.rest() },
@@ -206,6 +209,11 @@ impl<'a> Reader<'a> {
             1 => Ok(Some(value)),
             _ => Err(DecodeError::Malformed),
         }
+    }
+
+    fn databases(&mut self) -> Result<Databases, DecodeError> {
+        let databases = Databases { first: self.u8()?, last: self.u8()? };
+        if databases.first <= databases.last { Ok(databases) } else { Err(DecodeError::Malformed) }
     }
 
     fn version(&mut self) -> Result<Version, DecodeError> {

@@ -72,9 +72,9 @@ impl Message<'_> {
                 put_kind(out, kind::CLOCK_REPLY, *request);
                 put_u64(out, clock.0);
             }
-            Message::Horizon { request, db, version } => {
+            Message::Horizon { request, databases, version } => {
                 put_kind(out, kind::HORIZON, *request);
-                out.push(*db);
+                out.extend([databases.first, databases.last]);
                 put_version(out, *version);
             }
             Message::HorizonSet { request } => put_kind(out, kind::HORIZON_SET, *request),

@@ -44,6 +44,7 @@ use crate::coordinator::REPLICAS_MAX;
 use crate::level::{Consistency, Level, Quorums};
 use crate::modify::{Modify, ModifyError, ModifyReply};
 use crate::node::NodeId;
+use crate::topology::Databases;
 
 /// Names a request in its answer. Chosen by the asking node and meaningless to the answering one;
 /// [`RequestId::NONE`] wants no answer.
@@ -299,12 +300,12 @@ pub enum Message<'a> {
         /// The clock.
         clock: Hlc,
     },
-    /// Delete every row of database `db` up to `version`. Answered by [`Message::HorizonSet`].
+    /// Delete every row of `databases` up to `version`. Answered by [`Message::HorizonSet`].
     Horizon {
         /// Names the answer.
         request: RequestId,
-        /// The database.
-        db: u8,
+        /// The databases.
+        databases: Databases,
         /// The deletion horizon.
         version: Version,
     },

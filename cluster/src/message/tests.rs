@@ -9,6 +9,7 @@ use crate::level::{Consistency, Quorums};
 use crate::modify::context::CausalContext;
 use crate::modify::{Modify, ModifyError, ModifyReply};
 use crate::node::NodeId;
+use crate::topology::Databases;
 
 fn encoded(message: &Message<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -125,7 +126,10 @@ fn with_message(parts: &Parts, check: impl FnOnce(Message<'_>)) {
         20 => Message::Counted { request, keys: *number, next: *option },
         21 => Message::ClockRead { request },
         22 => Message::ClockReply { request, clock: Hlc(*number) },
-        23 => Message::Horizon { request, db: *db, version },
+        23 => {
+            let databases = Databases { first: db / 2, last: *db };
+            Message::Horizon { request, databases, version }
+        }
         24 => Message::HorizonSet { request },
         25 => Message::Topology { bytes: value },
         26 => Message::Forming { bytes: value },
@@ -200,6 +204,13 @@ fn an_unknown_kind_is_told_from_damage() {
 fn a_message_with_bytes_left_over_is_damaged() {
     let mut bytes = encoded(&Message::Ping { nonce: 1 });
     bytes.push(0);
+    assert_eq!(Message::decode(&bytes), Err(DecodeError::Malformed));
+}
+
+#[test]
+fn databases_that_end_before_they_begin_are_damage() {
+    let databases = Databases { first: 2, last: 1 };
+    let bytes = encoded(&Message::Horizon { request: RequestId(1), databases, version: Version::ZERO });
     assert_eq!(Message::decode(&bytes), Err(DecodeError::Malformed));
 }
 

@@ -9,6 +9,7 @@ use gyre_cluster::hints::Handed;
 use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::Outcome;
+use gyre_cluster::topology::Databases;
 use gyre_storage::{Hint, HintStats, Hlc, KeyRef, Record, RecordBuilder, Row, UnixMillis, Version};
 
 use crate::network::{Local, Network, Worker};
@@ -126,9 +127,11 @@ impl Machine {
         self.records.iter().map(|((_, db, key), record)| (KeyRef::new(*db, key), record))
     }
 
-    pub(crate) fn set_horizon(&mut self, db: u8, version: Version) {
-        let horizon = &mut self.horizons[usize::from(db)];
-        *horizon = version.max(*horizon);
+    pub(crate) fn set_horizon(&mut self, databases: Databases, version: Version) {
+        for db in databases.iter() {
+            let horizon = &mut self.horizons[usize::from(db)];
+            *horizon = version.max(*horizon);
+        }
     }
 
     /// Whole groups of equal prefix from `from` on, until there are `keys_max` keys.
@@ -244,9 +247,9 @@ impl Shell for SimShell<'_> {
         self.network.local(delay, self.at, Local::Count { ticket, range: *range });
     }
 
-    fn set_horizon(&mut self, ticket: Ticket, db: u8, version: Version) {
+    fn set_horizon(&mut self, ticket: Ticket, databases: Databases, version: Version) {
         let delay = self.network.random.below(2_000);
-        self.network.local(delay, self.at, Local::Horizon { ticket, db, version });
+        self.network.local(delay, self.at, Local::Horizon { ticket, databases, version });
     }
 
     fn lock(&mut self, key_hash: u64, op: OpId) -> bool {

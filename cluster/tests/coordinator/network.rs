@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use gyre_cluster::coordinator::{LinkId, OpId, Tag, Ticket};
 use gyre_cluster::message::{Message, ScanRange};
 use gyre_cluster::time::{MonoMicros, Now, UnixMillis};
+use gyre_cluster::topology::Databases;
 use gyre_storage::{Hlc, Version};
 
 use crate::random::Random;
@@ -29,7 +30,7 @@ pub(crate) enum Local {
     Record { ticket: Ticket, db: u8, key: Vec<u8> },
     Page { ticket: Ticket, range: ScanRange },
     Count { ticket: Ticket, range: ScanRange },
-    Horizon { ticket: Ticket, db: u8, version: Version },
+    Horizon { ticket: Ticket, databases: Databases, version: Version },
     Locked { op: OpId, key_hash: u64 },
     Tick,
     Up { peer: usize },

@@ -193,8 +193,8 @@ impl Simulation {
                 let page = self.machines[at.node].count(&range, wall);
                 self.with(at, |core, shell, now| core.counted(shell, now, ticket, Some(page)));
             }
-            Local::Horizon { ticket, db, version } => {
-                self.machines[at.node].set_horizon(db, version);
+            Local::Horizon { ticket, databases, version } => {
+                self.machines[at.node].set_horizon(databases, version);
                 self.with(at, |core, shell, now| core.applied(shell, now, ticket, true));
             }
             Local::Locked { op, key_hash } => {

@@ -3,6 +3,7 @@
 use gyre_cluster::coordinator::{OpId, Tag, Ticket};
 use gyre_cluster::message::ScanRange;
 use gyre_cluster::repair::{self, Work};
+use gyre_cluster::topology::Databases;
 use gyre_storage::Version;
 
 use crate::fault::FaultEvent;
@@ -50,7 +51,7 @@ pub(crate) enum Local {
     /// A page was counted.
     Count { ticket: Ticket, range: ScanRange },
     /// A deletion horizon was made durable.
-    Horizon { ticket: Ticket, db: u8, version: Version },
+    Horizon { ticket: Ticket, databases: Databases, version: Version },
     /// An operation has the lock it waited for.
     Locked { op: OpId, key_hash: u64 },
 }

@@ -370,10 +370,11 @@ impl Node {
                     core.counted(shell, now, ticket, count.ok().map(|keys| (keys, None)));
                 });
             }
-            Local::Horizon { ticket, db, version } => {
+            Local::Horizon { ticket, databases, version } => {
                 self.step(env, worker, |core, shell, now| {
-                    let mut horizons = vec![gyre_storage::Version::ZERO; usize::from(db)];
-                    horizons.push(version);
+                    let horizon =
+                        |db| if db < databases.first { gyre_storage::Version::ZERO } else { version };
+                    let horizons: Vec<_> = (0..=databases.last).map(horizon).collect();
                     let is_stored = shell.store.set_horizons(&horizons).is_ok();
                     core.applied(shell, now, ticket, is_stored);
                 });

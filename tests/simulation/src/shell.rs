@@ -6,6 +6,7 @@ use gyre_cluster::message::{Message, RequestId, ScanRange};
 use gyre_cluster::modify::Crowd;
 use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::Outcome;
+use gyre_cluster::topology::Databases;
 use gyre_storage::{KeyRef, Record, Row, Store, Version};
 
 use crate::checkers::owed::Promise;
@@ -170,9 +171,9 @@ impl Shell for SimShell<'_> {
         self.later(delay, Local::Count { ticket, range: *range });
     }
 
-    fn set_horizon(&mut self, ticket: Ticket, db: u8, version: Version) {
+    fn set_horizon(&mut self, ticket: Ticket, databases: Databases, version: Version) {
         let delay = self.disk_delay(2 * MS);
-        self.later(delay, Local::Horizon { ticket, db, version });
+        self.later(delay, Local::Horizon { ticket, databases, version });
     }
 
     fn lock(&mut self, key_hash: u64, op: OpId) -> bool {

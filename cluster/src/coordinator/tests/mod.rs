@@ -25,6 +25,7 @@ use crate::node::NodeId;
 use crate::outcome::Outcome;
 use crate::ring::{Ring, RingMember};
 use crate::time::{MonoMicros, Now};
+use crate::topology::Databases;
 
 const QUORUM: Consistency = Consistency::Quorum;
 const ONE: Consistency = Consistency::One;
@@ -51,7 +52,7 @@ struct Script {
     /// Hints kept here: target, clock missed.
     hints: Vec<(NodeId, Version)>,
     dropped_hints: usize,
-    horizons: Vec<(Ticket, u8, Version)>,
+    horizons: Vec<(Ticket, Databases, Version)>,
     scans: Vec<(Ticket, ScanRange)>,
     /// What this node holds; without it reads go to the disk.
     record: Option<Record>,
@@ -119,8 +120,8 @@ impl Shell for Script {
         self.scans.push((ticket, *range));
     }
 
-    fn set_horizon(&mut self, ticket: Ticket, db: u8, version: Version) {
-        self.horizons.push((ticket, db, version));
+    fn set_horizon(&mut self, ticket: Ticket, databases: Databases, version: Version) {
+        self.horizons.push((ticket, databases, version));
     }
 
     fn lock(&mut self, key_hash: u64, op: OpId) -> bool {

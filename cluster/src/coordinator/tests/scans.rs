@@ -6,6 +6,7 @@ use crate::level::Consistency;
 use crate::message::Message;
 use crate::node::NodeId;
 use crate::outcome::{Failure, Outcome};
+use crate::topology::Databases;
 
 use gyre_storage::{Hlc, KeyRef, Record};
 
@@ -128,9 +129,11 @@ fn every_page_has_its_own_deadline() {
     assert_eq!(bench.outcome(tag), Outcome::Failed(Failure::Timeout { needed: 1, acked: 0 }));
 }
 
+const FLUSHED: Databases = Databases { first: 3, last: 5 };
+
 fn flush(bench: &mut Bench) -> super::Tag {
     let tag = bench.tag();
-    bench.core.flush(&mut bench.shell, bench.now, tag, 3, QUORUM);
+    bench.core.flush(&mut bench.shell, bench.now, tag, FLUSHED, QUORUM);
     tag
 }
 
@@ -144,8 +147,8 @@ fn a_flush_is_after_every_clock_and_on_enough_members() {
         let clock = if node == 4 { ahead } else { Hlc::ZERO };
         bench.answer(node, |_, request| Message::ClockReply { request, clock });
     }
-    let (ticket, db, horizon) = bench.shell.horizons[0];
-    assert_eq!(db, 3);
+    let (ticket, databases, horizon) = bench.shell.horizons[0];
+    assert_eq!(databases, FLUSHED);
     assert!(horizon.hlc > ahead);
     // Of five members with three replicas a key, four must have it for any two replicas of three to have it.
     bench.core.applied(&mut bench.shell, bench.now, ticket, true);

@@ -4,6 +4,7 @@ use super::{Bench, LINK, WALL, value};
 use crate::coordinator::scan::PREFIX_END;
 use crate::message::{HintTargets, Message, Reason, RequestId, ScanRange};
 use crate::node::NodeId;
+use crate::topology::Databases;
 
 use gyre_storage::{Body, Cell, Hlc, KeyRef, Record, Row, Version};
 
@@ -117,9 +118,10 @@ fn a_repair_stores_every_row_and_is_answered_once_or_not_at_all() {
 fn a_horizon_is_set_and_moves_the_clock() {
     let mut bench = Bench::new();
     let version = Version { hlc: Hlc::from_millis(WALL.0 + 300), node: 2 };
-    receive(&mut bench, Message::Horizon { request: REQUEST, db: 4, version });
-    let (ticket, db, set) = bench.shell.horizons[0];
-    assert_eq!((db, set), (4, version));
+    let databases = Databases::one(4);
+    receive(&mut bench, Message::Horizon { request: REQUEST, databases, version });
+    let (ticket, flushed, set) = bench.shell.horizons[0];
+    assert_eq!((flushed, set), (databases, version));
     assert!(bench.clock.stamp(WALL) > version.hlc);
     bench.core.applied(&mut bench.shell, bench.now, ticket, true);
     assert_eq!(bench.responses(), [Message::HorizonSet { request: REQUEST }]);
