@@ -9,17 +9,20 @@
 //! ```
 //! This is the representation of `rocksdb::WriteBatch` (db/write_batch.cc), so that engine takes it as it is.
 
+mod changes;
+
 use crate::cache::{Begun, RowCache};
 use crate::encode::{
     PREFIX_BYTES, put_expiry_key, put_row_key, put_row_value, put_varint, row_key_bytes, row_value_bytes,
-    take_varint,
 };
-use crate::error::StorageError;
+use crate::family::Family;
 use crate::hints::{self, Hint};
 use crate::key::{KeyRef, Slot};
 use crate::record::Record;
 use crate::row::Row;
 use crate::version::{Hlc, Version};
+
+pub(crate) use changes::changes;
 
 /// What a batch keeps allocated when it is cleared.
 const RETAINED_BYTES_MAX: usize = 1 << 20;
@@ -28,41 +31,6 @@ const TAG_PUT: u8 = 1;
 const TAG_PUT_FAMILY: u8 = 5;
 const TAG_DELETE: u8 = 0;
 const TAG_DELETE_FAMILY: u8 = 4;
-
-/// The key spaces of a store. The number is the column family's id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Family {
-    /// Rows, by row key.
-    Rows = 0,
-    /// One entry for each row with an expiry, by time.
-    Expiry = 1,
-    /// Small documents by name.
-    Meta = 2,
-    /// Keys of which other nodes miss rows, by node.
-    Hints = 3,
-    /// The leaves of Merkle trees, by slot.
-    Tree = 4,
-    /// Which segments have rows that their tree does not count yet.
-    Dirty = 5,
-}
-
-impl Family {
-    pub(crate) const ALL: [Family; 6] =
-        [Family::Rows, Family::Expiry, Family::Meta, Family::Hints, Family::Tree, Family::Dirty];
-
-    /// The column family's name.
-    #[cfg(feature = "rocksdb")]
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Family::Rows => "default",
-            Family::Expiry => "expiry",
-            Family::Meta => "meta",
-            Family::Hints => "hints",
-            Family::Tree => "tree",
-            Family::Dirty => "dirty",
-        }
-    }
-}
 
 /// Where a row of the batch stands in its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -359,109 +327,5 @@ fn prefix_of(row_key: &[u8]) -> Option<u32> {
     row_key.first_chunk::<PREFIX_BYTES>().map(|prefix| u32::from_be_bytes(*prefix))
 }
 
-/// One change of an encoded batch: a put, or with no value a deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Change<'a> {
-    pub(crate) family: Family,
-    pub(crate) key: &'a [u8],
-    pub(crate) value: Option<&'a [u8]>,
-}
-
-/// Takes an encoded batch apart.
-pub(crate) fn changes(encoded: &[u8]) -> impl Iterator<Item = Result<Change<'_>, StorageError>> {
-    let mut rest = encoded.get(HEADER_BYTES..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let taken = take_change(rest);
-        rest = taken.map_or(&[], |(_, after)| after);
-        Some(taken.map(|(change, _)| change).ok_or_else(|| StorageError::damaged("a batch does not parse")))
-    })
-}
-
-fn take_change(bytes: &[u8]) -> Option<(Change<'_>, &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (family, rest) = match tag {
-        TAG_PUT | TAG_DELETE => (Family::Rows, rest),
-        TAG_PUT_FAMILY | TAG_DELETE_FAMILY => {
-            let (id, rest) = take_varint(rest)?;
-            (Family::ALL.into_iter().find(|family| *family as usize == id)?, rest)
-        }
-        _ => return None,
-    };
-    let (key_len, rest) = take_varint(rest)?;
-    let (key, rest) = rest.split_at_checked(key_len)?;
-    if matches!(tag, TAG_DELETE | TAG_DELETE_FAMILY) {
-        return Some((Change { family, key, value: None }, rest));
-    }
-    let (value_len, rest) = take_varint(rest)?;
-    let (value, rest) = rest.split_at_checked(value_len)?;
-    Some((Change { family, key, value: Some(value) }, rest))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::row::{Body, Cell};
-    use crate::version::UnixMillis;
-
-    fn row(expiry: Option<u64>) -> Row<'static> {
-        Row {
-            key: KeyRef::new(3, b"foo"),
-            cell: Cell::Register,
-            version: Version { hlc: Hlc(9), node: 1 },
-            expiry: expiry.map(UnixMillis),
-            body: Body::Value(b"bar"),
-        }
-    }
-
-    #[test]
-    fn what_was_added_comes_back_in_order() {
-        let mut batch = Batch::default();
-        batch.push(&row(None));
-        batch.push(&row(Some(7)));
-        batch.put_meta("name", b"bytes");
-        batch.hint(5, row(None).key, Hlc(9), 4);
-        batch.delete(Family::Rows, b"row");
-        batch.delete(Family::Hints, b"hint");
-        assert_eq!((batch.len(), batch.newest()), (2, Hlc(9)));
-        let encoded = batch.encoded().to_vec();
-        assert_eq!(encoded[8..12], 7u32.to_le_bytes(), "rows, index entry, document, hint, deletions");
-        let changes: Vec<Change<'_>> = changes(&encoded).map(Result::unwrap).collect();
-        let families: Vec<Family> = changes.iter().map(|change| change.family).collect();
-        use Family::{Expiry, Hints, Meta, Rows};
-        assert_eq!(families, [Rows, Rows, Expiry, Meta, Hints, Rows, Hints]);
-        assert_eq!(changes[2].key[..8], 7u64.to_be_bytes());
-        assert_eq!(changes[2].key[8..], *changes[1].key);
-        assert_eq!((changes[3].key, changes[3].value), (&b"name"[..], Some(&b"bytes"[..])));
-        assert_eq!(changes[4].value, Some(&Hint::value(Hlc(9), 4)[..]));
-        assert_eq!((changes[5].key, changes[5].value), (&b"row"[..], None));
-        assert_eq!((changes[6].key, changes[6].value), (&b"hint"[..], None));
-    }
-
-    #[test]
-    fn cleared_batch_is_like_a_new_one_and_keeps_little() {
-        let mut batch = Batch::default();
-        let large = vec![0; 3 * RETAINED_BYTES_MAX];
-        batch.push(&Row { body: Body::Value(&large), ..row(None) });
-        assert!(batch.bytes() > large.len());
-        batch.clear();
-        assert!(batch.is_empty() && batch.newest() == Hlc::ZERO);
-        assert!(batch.data.capacity() <= RETAINED_BYTES_MAX);
-        assert_eq!(batch.encoded(), Batch::default().encoded());
-    }
-
-    #[test]
-    fn damaged_batch_gives_an_error_and_ends() {
-        let mut batch = Batch::default();
-        batch.push(&row(Some(7)));
-        let encoded = batch.encoded().to_vec();
-        for end in HEADER_BYTES + 1..encoded.len() {
-            let results: Vec<_> = changes(&encoded[..end]).collect();
-            assert!(results.len() <= 2);
-            let is_cut_between = results.iter().all(Result::is_ok) && results.len() == 1;
-            assert!(is_cut_between || results.last().is_some_and(Result::is_err), "cut at {end}");
-        }
-    }
-}
+mod tests;

@@ -4,9 +4,9 @@ pub(crate) mod memory;
 #[cfg(feature = "rocksdb")]
 pub(crate) mod rocks;
 
-use crate::batch::Family;
 use crate::encode::VERSION_BYTES;
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::stats::{DamageStats, EngineStats};
 use crate::tree::PrefixRange;
 

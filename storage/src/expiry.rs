@@ -1,9 +1,9 @@
 //! The expiry index: which rows expire when.
 
-use crate::batch::Family;
 use crate::encode::{decode_expiry_key, put_expiry_key};
 use crate::engine::{Engine, Step};
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::key::KeyRef;
 use crate::row::{Body, Cell, Row};
 use crate::version::{UnixMillis, Version};

@@ -20,9 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::batch::{Batch, Family, StagedHint};
+use crate::batch::{Batch, StagedHint};
 use crate::engine::{Engine, Step};
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::key::{KeyRef, SLOTS, Slot};
 use crate::version::{Hlc, Version};
 

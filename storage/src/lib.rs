@@ -7,6 +7,7 @@ mod encode;
 mod engine;
 mod error;
 mod expiry;
+mod family;
 mod hints;
 mod horizon;
 pub mod key;

@@ -19,9 +19,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::batch::{Batch, Family};
+use crate::batch::Batch;
 use crate::engine::{Engine, Step};
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::key::{SLOTS, Slot};
 use crate::version::Hlc;
 

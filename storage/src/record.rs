@@ -15,17 +15,20 @@
 
 use std::sync::Arc;
 
-use crate::key::KeyRef;
 use crate::row::{Body, Cell, Row};
 use crate::version::{Hlc, UnixMillis, Version};
 
 mod builder;
+mod horizon;
+mod rows;
 mod siblings;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use builder::RecordBuilder;
 pub use siblings::{LiveSibling, SiblingCell, SiblingState};
+pub use view::{View, parse_integer};
 
 const REGISTER: u8 = 1;
 const TOMBSTONE: u8 = 2;
@@ -109,15 +112,6 @@ pub struct CounterCell {
     pub base: Version,
     /// What the actor has added on that base.
     pub sum: i64,
-}
-
-/// What a client sees of a live key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View<'a> {
-    /// A plain string.
-    Bytes(&'a [u8]),
-    /// An integer register plus its counter cells, or counter cells alone.
-    Integer(i64),
 }
 
 /// The bytes are not a record: how a decoder refuses damaged or hostile input.
@@ -237,52 +231,6 @@ impl Record {
         !self.has_counters() && !self.has_sibling_cells()
     }
 
-    /// What a client sees at `now`: `None` when the key does not exist. Of several siblings the newest.
-    #[must_use]
-    pub fn view(&self, now: UnixMillis) -> Option<View<'_>> {
-        if self.has_sibling_cells() {
-            return self.siblings(now).first().map(|sibling| sibling.value);
-        }
-        self.plain_view(now)
-    }
-
-    /// What was written without a context, as far as it has not been replaced.
-    ///
-    /// Counter cells count only on the newest register row (or on its absence, or on its tombstone). A register
-    /// that counters stand on is an integer; should it not be one, its bytes win and the counters are void.
-    fn plain_view(&self, now: UnixMillis) -> Option<View<'_>> {
-        let register = self.register();
-        if register.is_some_and(|r| r.is_expired(now)) {
-            return None;
-        }
-        let value = register.and_then(|r| r.value);
-        if !self.has_counters() {
-            return value.map(View::Bytes);
-        }
-        let base = self.base();
-        let mut on_base = self.counters().filter(|cell| cell.base == base).peekable();
-        if on_base.peek().is_none() {
-            return value.map(View::Bytes);
-        }
-        let sum = on_base.fold(0i64, |sum, cell| sum.wrapping_add(cell.sum));
-        match value {
-            None => Some(View::Integer(sum)),
-            Some(bytes) => match parse_integer(bytes) {
-                Some(start) => Some(View::Integer(start.wrapping_add(sum))),
-                None => Some(View::Bytes(bytes)),
-            },
-        }
-    }
-
-    /// When the key expires, if it is live at `now` and has an expiry. Of several siblings, when the newest does.
-    #[must_use]
-    pub fn expiry(&self, now: UnixMillis) -> Option<UnixMillis> {
-        if self.has_sibling_cells() {
-            return self.siblings(now).first().and_then(|sibling| sibling.expiry);
-        }
-        self.register().filter(|r| r.value.is_some() && !r.is_expired(now)).and_then(|r| r.expiry)
-    }
-
     /// The greatest version of any row in the record; [`Version::ZERO`] if absent.
     #[must_use]
     pub fn newest_version(&self) -> Version {
@@ -345,137 +293,6 @@ impl Record {
         builder.build()
     }
 
-    /// The record as it stands below a deletion horizon: every row at or before `horizon` is gone and the register
-    /// is at least a tombstone of that version. [`Version::ZERO`] is no horizon.
-    #[must_use]
-    pub fn under_horizon(&self, horizon: Version) -> Record {
-        let mut cells = self.counters().map(|c| c.version).chain(self.all_sibling_cells().map(|c| c.version));
-        if horizon == Version::ZERO
-            || self.is_ghost()
-            || self.base() > horizon && cells.all(|version| version > horizon)
-        {
-            return self.clone();
-        }
-        let mut builder = RecordBuilder::from(self);
-        builder.counters.retain(|cell| cell.version > horizon);
-        builder.siblings.retain(|cell| cell.version > horizon);
-        if self.base() <= horizon {
-            builder.register = Some(Register { version: horizon, expiry: None, value: None });
-        }
-        builder.build()
-    }
-
-    /// Whether some horizon may find the record dead, by one byte of it: plain values that do not expire, and keys that are
-    /// not there, never are.
-    #[must_use]
-    pub fn may_be_dead(&self) -> bool {
-        self.encoded().first().is_some_and(|flags| flags & (TOMBSTONE | EXPIRY | SIBLINGS) != 0)
-    }
-
-    /// Whether the register is a deletion that is over and done with at `horizon`: its row is at or before it, and a
-    /// tombstone that nothing counts on, or a value that had expired by then. This follows from the rows alone, no clock is
-    /// asked: replicas that hold the same rows agree.
-    #[must_use]
-    pub fn is_dead_at(&self, horizon: Hlc) -> bool {
-        if !self.may_be_dead() {
-            return false;
-        }
-        if self.has_siblings() {
-            return self.siblings_are_dead_at(horizon);
-        }
-        let Some(register) = self.register().filter(|r| r.version.hlc <= horizon && !self.is_ghost()) else {
-            return false;
-        };
-        match register.expiry {
-            Some(at) => at.0 <= horizon.millis(),
-            None => register.value.is_none() && self.counters().all(|cell| cell.base != register.version),
-        }
-    }
-
-    /// The record as it stands when what is dead at `horizon` is forgotten: the register and every older row are gone.
-    /// What is left of a key that is dead as a whole is its *ghost*, which has the digest of [`Record::ABSENT`] and no
-    /// row, but counts as expired (its expiry says at which horizon), so that an increment begins a new register, and
-    /// siblings a new base.
-    #[must_use]
-    pub fn without_dead(&self, horizon: Hlc) -> Record {
-        if !self.is_dead_at(horizon) {
-            return self.clone();
-        }
-        let mut builder = RecordBuilder::from(self);
-        builder.counters.retain(|cell| cell.version.hlc > horizon);
-        builder.siblings.retain(|cell| cell.version.hlc > horizon);
-        let expiry = Some(UnixMillis(horizon.millis()));
-        builder.register = Some(Register { version: Version::ZERO, expiry, value: None });
-        builder.build()
-    }
-
-    /// Whether this is what is left of a key that is dead.
-    #[must_use]
-    pub fn is_ghost(&self) -> bool {
-        self.register().is_some_and(|register| register.version == Version::ZERO)
-    }
-
-    /// Every row of the record, as rows of `key`.
-    pub fn rows<'a>(&'a self, key: KeyRef<'a>) -> impl Iterator<Item = Row<'a>> + 'a {
-        let register = self.register().filter(|r| r.version > Version::ZERO).map(|r| Row {
-            key,
-            cell: Cell::Register,
-            version: r.version,
-            expiry: r.expiry,
-            body: r.value.map_or(Body::Tombstone, Body::Value),
-        });
-        let counters = self.counters().map(move |cell| Row {
-            key,
-            cell: Cell::Counter { actor: cell.actor },
-            version: cell.version,
-            expiry: None,
-            body: Body::Counter { base: cell.base, sum: cell.sum },
-        });
-        let siblings = self.all_sibling_cells().map(move |cell| Row {
-            key,
-            cell: Cell::Siblings { actor: cell.actor },
-            version: cell.version,
-            expiry: None,
-            body: Body::Siblings { base: cell.base, set: cell.set },
-        });
-        register.into_iter().chain(counters).chain(siblings)
-    }
-
-    /// The rows of this record that `other` lacks or has an older version of: what a repair sends. Cells that this
-    /// record's register has voided for ever are left out.
-    pub fn rows_missing_in<'a>(
-        &'a self,
-        other: &'a Record,
-        key: KeyRef<'a>,
-    ) -> impl Iterator<Item = Row<'a>> + 'a {
-        let (base, sibling_base) = (self.base(), self.sibling_base());
-        self.rows(key).filter(move |row| {
-            let is_void = match row.body {
-                Body::Counter { base: own, .. } => own < base,
-                Body::Siblings { base: own, .. } => own < sibling_base,
-                Body::Tombstone | Body::Value(_) => false,
-            };
-            !is_void && !other.covers(row)
-        })
-    }
-
-    /// Whether whoever has this record need not be told `row`: it has the row, a newer one of the cell, or what makes
-    /// the row void.
-    #[must_use]
-    pub fn covers(&self, row: &Row<'_>) -> bool {
-        match (row.cell, row.body) {
-            (Cell::Register, _) => row.version <= self.base(),
-            (Cell::Counter { .. }, Body::Counter { base, .. }) if base < self.base() => true,
-            (Cell::Counter { actor }, _) => {
-                self.counters().any(|cell| cell.actor == actor && cell.version >= row.version)
-            }
-            (Cell::Siblings { actor }, Body::Siblings { base, set }) => {
-                self.covers_siblings(&SiblingCell { actor, version: row.version, base, set })
-            }
-            (Cell::Siblings { .. }, _) => true,
-        }
-    }
-
     fn counter_count(&self) -> u16 {
         self.encoded().get(1..3).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes)
     }
@@ -509,21 +326,6 @@ impl std::fmt::Debug for Record {
         }
         out.finish()
     }
-}
-
-/// Parses a decimal integer the way Redis's `string2ll` does: no sign but `-`, no leading zeros, no spaces.
-#[must_use]
-pub fn parse_integer(bytes: &[u8]) -> Option<i64> {
-    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
-    let canonical = match digits {
-        [b'0'] => bytes.len() == 1,
-        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit) && digits.len() <= 19,
-        _ => false,
-    };
-    if !canonical {
-        return None;
-    }
-    std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 fn put_version(out: &mut Vec<u8>, version: Version) {

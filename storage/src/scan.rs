@@ -1,9 +1,9 @@
 //! Walking the keys of a range of the ring.
 
-use crate::batch::Family;
 use crate::encode::{RowKey, decode_row_key, decode_row_value};
 use crate::engine::{Engine, Step};
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::horizon::Horizons;
 use crate::read::Found;
 use crate::record::Record;

@@ -25,9 +25,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::batch::{Batch, Family};
+use crate::batch::Batch;
 use crate::engine::{Engine, Step};
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::key::{SLOTS, Slot};
 use crate::record::Record;
 use crate::scan::PREFIX_END;

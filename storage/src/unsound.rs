@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::batch::{Batch, Family};
+use crate::batch::Batch;
 use crate::engine::Engine;
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::key::Slot;
 use crate::scan::PREFIX_END;
 use crate::tree::PrefixRange;

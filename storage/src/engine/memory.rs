@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
 
-use crate::batch::{Family, changes};
+use crate::batch::changes;
 use crate::engine::{Cursor, Engine, Tier, Visit, Walk, walk};
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::horizon::Horizons;
 use crate::stats::EngineStats;
 use crate::superseded::Superseded;

@@ -19,11 +19,11 @@ use rocksdb::{
     WriteBatch, WriteOptions, properties,
 };
 
-use crate::batch::Family;
 use crate::engine::rocks::flushing::flushing;
 use crate::engine::rocks::kept::KeptIterators;
 use crate::engine::{Cursor, Engine, Salvage, Tier, Visit, Walk, walk};
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::horizon::Horizons;
 use crate::options::StoreOptions;
 use crate::stats::{DamageStats, EngineStats};

@@ -1,6 +1,7 @@
 //! What records show, merge and refuse.
 
 use super::*;
+use crate::key::KeyRef;
 use crate::siblings::{Dot, PLAIN, Sibling, SiblingSet, VersionVector};
 
 const NOW: UnixMillis = UnixMillis(1_000);

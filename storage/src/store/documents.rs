@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use super::Store;
-use crate::batch::{Batch, Family};
+use crate::batch::Batch;
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::options::FsyncPolicy;
 use crate::version::Hlc;
 

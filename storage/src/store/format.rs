@@ -1,8 +1,9 @@
 //! The on-disk format: which one a directory has, and whether this program may open it.
 
-use crate::batch::{Batch, Family};
+use crate::batch::Batch;
 use crate::engine::Engine;
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::tree::Tree;
 
 /// The on-disk format this program reads and writes.

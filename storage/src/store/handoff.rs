@@ -4,10 +4,11 @@
 use std::sync::atomic::Ordering;
 
 use super::Store;
-use crate::batch::{Batch, Family};
+use crate::batch::Batch;
 use crate::encode::{decode_row_key, decode_row_value, put_expiry_key, put_key, row_of};
 use crate::engine::{Engine, Step, Tier};
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::hints::{self, ExpiryPass, Hint, HintCounts, HintStats};
 use crate::key::{KeyRef, Slot};
 use crate::record::Record;

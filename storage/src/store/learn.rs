@@ -1,10 +1,10 @@
 //! Learning which keys there are, after a start on an engine that has some, so that reads of others need not ask it.
 
 use super::Store;
-use crate::batch::Family;
 use crate::encode::decode_row_key;
 use crate::engine::Step;
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::key::KeyRef;
 
 /// How far the pass over all keys has come.

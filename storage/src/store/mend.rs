@@ -2,10 +2,11 @@
 
 use super::Store;
 use super::handoff::QUIET_TRIES_MAX;
-use crate::batch::{Batch, Family};
+use crate::batch::Batch;
 use crate::encode::{decode_row_key, decode_row_value, put_expiry_key, row_of};
 use crate::engine::{Salvage, Step, Tier};
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::hints;
 use crate::key::{KeyRef, SLOTS, Slot};
 use crate::read;

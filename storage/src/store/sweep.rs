@@ -18,11 +18,12 @@ use std::collections::BTreeSet;
 
 use super::Store;
 use super::handoff::PASS_TRIES_MAX;
-use crate::batch::{Batch, Family};
+use crate::batch::Batch;
 use crate::encode::{decode_row_key, decode_row_value, put_key, row_of};
 use crate::engine::{Step, Tier};
 use crate::error::StorageError;
 use crate::expiry::{self, Due};
+use crate::family::Family;
 use crate::key::KeyRef;
 use crate::row::{Body, Row};
 use crate::siblings::SiblingSet;

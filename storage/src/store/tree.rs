@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::Store;
-use crate::batch::{Batch, Family};
+use crate::batch::Batch;
 use crate::engine::Step;
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::key::{SLOTS, Slot};
 use crate::tree::hashing::{self, Counted};
 use crate::tree::leaves::{DEPTH_MAX, Head, Leaves, head_key, leaves_key};

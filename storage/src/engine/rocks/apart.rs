@@ -10,10 +10,10 @@ use rocksdb::{ColumnFamilyDescriptor, DB, DBRawIterator, LiveFile, Options, Read
 use super::flushing::flushing;
 use super::mend::{number_of, table_file};
 use super::{Rocks, crash, failed, manifest};
-use crate::batch::Family;
 use crate::encode::PREFIX_BYTES;
 use crate::engine::{Step, Visit};
 use crate::error::StorageError;
+use crate::family::Family;
 use crate::tree::PrefixRange;
 
 /// A damaged block is passed in steps of this part of the mean distance of keys, so that no block is skipped with it.

@@ -9,8 +9,8 @@ use rocksdb::{
 };
 
 use super::memtable::in_buckets;
-use crate::batch::Family;
 use crate::encode::PREFIX_BYTES;
+use crate::family::Family;
 use crate::horizon::Horizons;
 use crate::options::StoreOptions;
 use crate::superseded::Superseded;

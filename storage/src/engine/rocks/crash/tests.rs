@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use rocksdb::LiveFile;
 
 use super::PLACE;
-use crate::batch::Family;
 use crate::engine::rocks::Rocks;
+use crate::family::Family;
 use crate::horizon::Horizons;
 use crate::{
     Body, Cell, Hlc, KeyRef, PurgeHorizon, Row, SLOTS, StorageError, Store, StoreOptions, Version,
