@@ -3,6 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::attempt::{ATTEMPT_MS, PATIENCE_MS};
 use super::simulation::{SETTLE_MS, World, address, member};
 use super::*;
 
