@@ -24,6 +24,7 @@ mod gossip;
 mod handoff;
 mod history;
 mod lapse;
+mod local;
 mod mutation;
 mod network;
 mod node;
