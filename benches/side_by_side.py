@@ -105,9 +105,9 @@ def about_machine():
 def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    binary = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(ROOT, "target"), "release", "gyre")
+    binary = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(ROOT, "target"), "dist", "gyre")
     parser.add_argument("--binary", default=binary, help="gyre binary (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=200_000, help="requests a test; four times as many with a pipeline")
     parser.add_argument("--keys", type=int, default=1_000_000, help="key space, loaded before (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="2 rounds, 20,000 requests, 50,000 keys: does it run at all?")
