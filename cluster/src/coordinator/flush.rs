@@ -2,8 +2,9 @@
 //!
 //! First every live member's clock is read (which moves this node's clock past it), so that the horizon is after every
 //! write acknowledged before the command. Then the horizon goes to every live member. It is done when so many have it
-//! that every preference list must have as many as the level asks for: all but `replicas - needed`. Members that are
-//! down learn of it from the topology document.
+//! that every preference list must have as many as the level asks for: all but `replicas - needed`; and it is begun only
+//! when as many clocks were read, so that of every write that was acknowledged at that level one of its replicas was asked.
+//! Members that are down learn of it from the topology document.
 
 use gyre_storage::Version;
 
@@ -68,6 +69,11 @@ impl FlushOp {
             if self.count(Member::Asked) > 0 {
                 return Step::Pending;
             }
+            let alive = self.count(Member::Done);
+            if alive < self.needed {
+                // What the others have stamped may be on enough replicas, and after the horizon.
+                return Step::fail(Failure::Unavailable { needed: self.needed, alive });
+            }
             self.send_horizon(cx);
         }
         let (done, asked) = (self.count(Member::Done), self.count(Member::Asked));
@@ -101,8 +107,8 @@ impl FlushOp {
         self.advance(cx)
     }
 
-    /// A step takes too long. Clocks that could not be read must not stop the flush: their nodes are stuck, and what
-    /// they stamped meanwhile counts as written at the same time.
+    /// A step takes too long. As long as enough clocks were read, those that could not be must not stop the flush: their
+    /// nodes are stuck, and what they stamped meanwhile counts as written at the same time.
     pub(crate) fn on_deadline<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
         if self.round == CLOCKS {
             self.members.iter_mut().filter(|(_, state)| *state == Member::Asked).for_each(|(_, state)| {

@@ -180,10 +180,19 @@ fn a_member_that_is_stuck_does_not_stop_a_flush() {
     bench.core.applied(&mut bench.shell, bench.now, ticket, true);
     bench.answer(2, |_, request| Message::HorizonSet { request });
     assert_eq!(bench.outcome(tag), Outcome::Written);
-    let second = flush(&mut bench);
+}
+
+/// Three replicas of five: what two of them stamped and keep, no other clock need have seen.
+#[test]
+fn a_flush_that_cannot_read_enough_clocks_deletes_nothing() {
+    let mut bench = Bench::with(5, |_| true);
+    let tag = flush(&mut bench);
+    for node in [2, 3] {
+        bench.answer(node, |_, request| Message::ClockReply { request, clock: Hlc::ZERO });
+    }
     bench.wait(10_000);
-    bench.wait(10_000);
-    assert_eq!(bench.outcome(second), Outcome::Failed(Failure::Timeout { needed: 2, acked: 0 }));
+    assert_eq!(bench.outcome(tag), Outcome::Failed(Failure::Unavailable { needed: 4, alive: 3 }));
+    assert!(bench.shell.horizons.is_empty());
 }
 
 #[test]
