@@ -7,6 +7,10 @@ use gyre_cluster::modify::ModifyReply;
 use gyre_cluster::outcome::Outcome;
 use gyre_storage::{Record, UnixMillis, Version, View, parse_integer};
 
+const LOOSE_COUNTER: usize = 3;
+/// The keys from here on see every kind of write.
+pub(crate) const REGISTERS_FROM: usize = LOOSE_COUNTER + 1;
+
 /// What a client asked for. All at QUORUM unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Action {
@@ -29,6 +33,8 @@ struct Pending {
     /// What earlier completed operations guarantee this one to see.
     version_floor: Version,
     value_floor: i64,
+    /// What earlier flushes guarantee this one not to see.
+    flushed: Version,
 }
 
 /// The history of one key.
@@ -37,6 +43,8 @@ struct KeyHistory {
     /// No QUORUM read may go behind it any more.
     version_floor: Version,
     newest_acked: Version,
+    /// An acknowledged flush has deleted this and everything older.
+    flushed: Version,
     /// For counters: sums of increments.
     acked: i64,
     invoked: i64,
@@ -49,6 +57,8 @@ struct KeyHistory {
 pub(crate) struct Checker {
     keys: HashMap<usize, KeyHistory>,
     pending: HashMap<Tag, Pending>,
+    /// Flushes under way, with what is known to be written of each key when they began.
+    flushes: HashMap<Tag, Vec<(usize, Version)>>,
     /// Whether quorums need not overlap: then only what must hold in the end is checked.
     sloppy: bool,
     pub(crate) succeeded: u64,
@@ -75,7 +85,8 @@ impl Checker {
             true => (Version::ZERO, i64::MIN / 2),
             false => (history.version_floor, history.acked.max(history.seen)),
         };
-        let pending = Pending { key, action, started: now, version_floor, value_floor };
+        let flushed = history.flushed;
+        let pending = Pending { key, action, started: now, version_floor, value_floor, flushed };
         assert!(self.pending.insert(tag, pending).is_none(), "tags are not reused");
     }
 
@@ -88,13 +99,41 @@ impl Checker {
         }
     }
 
+    /// A flush begins.
+    pub(crate) fn start_flush(&mut self, tag: Tag) {
+        let known =
+            |(key, history): (&usize, &KeyHistory)| (*key, history.version_floor.max(history.newest_acked));
+        self.flushes.insert(tag, self.keys.iter().map(known).collect());
+    }
+
+    /// Whether the operation was a flush, which has ended.
+    fn has_flushed(&mut self, tag: Tag, outcome: &Outcome) -> bool {
+        let Some(known) = self.flushes.remove(&tag) else { return false };
+        match outcome {
+            Outcome::Failed(_) => self.failed += 1,
+            Outcome::Written => {
+                for (key, version) in known {
+                    let history = self.keys.entry(key).or_default();
+                    history.flushed = history.flushed.max(version);
+                }
+                self.succeeded += 1;
+            }
+            other => panic!("a flush ended in {other:?}"),
+        }
+        true
+    }
+
     /// Nobody will tell how the operation ended: its node has crashed.
     pub(crate) fn abandon(&mut self, tag: Tag) {
         self.pending.remove(&tag);
+        self.flushes.remove(&tag);
     }
 
     /// An operation ends: could it?
     pub(crate) fn finish(&mut self, tag: Tag, outcome: &Outcome, now: u64) {
+        if self.has_flushed(tag, outcome) {
+            return;
+        }
         let pending = self.pending.remove(&tag).expect("every operation ends at most once");
         let history = self.keys.get_mut(&pending.key).expect("it was started");
         match (&pending.action, outcome) {
@@ -110,6 +149,14 @@ impl Checker {
                     pending.started,
                     record.base(),
                     pending.version_floor
+                );
+                assert!(
+                    is_after(record, pending.flushed),
+                    "key {}: read of {}..{now} saw {:?}, but {:?} was flushed before",
+                    pending.key,
+                    pending.started,
+                    record.base(),
+                    pending.flushed
                 );
                 history.version_floor = history.version_floor.max(record.base());
                 if is_counter(pending.key) {
@@ -148,6 +195,8 @@ impl Checker {
     pub(crate) fn final_read(&self, key: usize, record: &Record, is_all: bool) {
         let newest = self.keys.get(&key).map_or(Version::ZERO, |history| history.newest_acked);
         assert!(!is_all || record.base() >= newest, "key {key}: {record:?} lost {newest:?}");
+        let flushed = self.keys.get(&key).map_or(Version::ZERO, |history| history.flushed);
+        assert!(is_after(record, flushed), "key {key}: {record:?} was flushed, as all up to {flushed:?}");
         let is_exact = is_counter(key) || (is_loose_counter(key) && is_all);
         if let Some(history) = self.keys.get(&key).filter(|_| is_exact) {
             let value = number(record);
@@ -175,6 +224,11 @@ impl KeyHistory {
     }
 }
 
+/// Whether nothing of `record` is from before a flush of all up to `flushed`.
+fn is_after(record: &Record, flushed: Version) -> bool {
+    flushed == Version::ZERO || record.base() > flushed
+}
+
 /// The first keys are only incremented, at QUORUM; the others see every kind of write.
 pub(crate) fn is_counter(key: usize) -> bool {
     key < 3
@@ -182,7 +236,7 @@ pub(crate) fn is_counter(key: usize) -> bool {
 
 /// One key is only incremented at ONE, by both sides of every partition.
 pub(crate) fn is_loose_counter(key: usize) -> bool {
-    key == 3
+    key == LOOSE_COUNTER
 }
 
 fn number(record: &Record) -> i64 {

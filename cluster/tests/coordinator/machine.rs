@@ -42,7 +42,8 @@ impl Machine {
     /// Forgets what a stopped process forgets.
     pub(crate) fn restart(&mut self) {
         self.locks.clear();
-        let mark = self.records.values().map(Record::newest_version).max().unwrap_or_default();
+        let known = self.records.values().map(Record::newest_version).chain(self.horizons);
+        let mark = known.max().unwrap_or_default();
         self.clock = Arc::default();
         self.clock.raise_to(mark.hlc);
     }

@@ -40,40 +40,68 @@ fn run_seeds(plan: &Plan, seeds: u64) {
 
 #[test]
 fn histories_hold_on_a_slow_and_lossy_network() {
-    run_seeds(&Plan { nodes: 5, crashes: false, partitions: false, loss_per_mille: 20, sloppy: false }, 60);
+    let plan = Plan { nodes: 5, loss_per_mille: 20, ..Plan::default() };
+    run_seeds(&plan, 60);
 }
 
 #[test]
 fn histories_hold_under_partitions() {
-    run_seeds(&Plan { nodes: 5, crashes: false, partitions: true, loss_per_mille: 5, sloppy: false }, 60);
+    let plan = Plan { nodes: 5, partitions: true, loss_per_mille: 5, ..Plan::default() };
+    run_seeds(&plan, 60);
 }
 
 #[test]
 fn histories_hold_under_crashes_and_partitions() {
-    run_seeds(&Plan { nodes: 4, crashes: true, partitions: true, loss_per_mille: 5, sloppy: false }, 60);
+    let plan = Plan { nodes: 4, crashes: true, partitions: true, loss_per_mille: 5, ..Plan::default() };
+    run_seeds(&plan, 60);
 }
 
 #[test]
 fn histories_hold_on_three_nodes_that_all_hold_every_key() {
-    run_seeds(&Plan { nodes: 3, crashes: true, partitions: true, loss_per_mille: 0, sloppy: false }, 60);
+    let plan = Plan { nodes: 3, crashes: true, partitions: true, ..Plan::default() };
+    run_seeds(&plan, 60);
 }
 
 #[test]
 fn histories_hold_on_a_single_node() {
-    run_seeds(&Plan { nodes: 1, crashes: true, partitions: false, loss_per_mille: 0, sloppy: false }, 20);
+    let plan = Plan { nodes: 1, crashes: true, ..Plan::default() };
+    run_seeds(&plan, 20);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_with_stand_ins_under_partitions() {
-    run_seeds(&Plan { nodes: 7, crashes: false, partitions: true, loss_per_mille: 0, sloppy: true }, 100);
+    let plan = Plan { nodes: 7, partitions: true, sloppy: true, ..Plan::default() };
+    run_seeds(&plan, 100);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_with_stand_ins_under_crashes_partitions_and_loss() {
-    run_seeds(&Plan { nodes: 6, crashes: true, partitions: true, loss_per_mille: 5, sloppy: true }, 100);
+    let plan = Plan {
+        nodes: 6,
+        crashes: true,
+        partitions: true,
+        loss_per_mille: 5,
+        sloppy: true,
+        ..Plan::default()
+    };
+    run_seeds(&plan, 100);
 }
 
 #[test]
 fn hints_bring_replicas_up_to_date_without_stand_ins() {
-    run_seeds(&Plan { nodes: 3, crashes: false, partitions: true, loss_per_mille: 0, sloppy: false }, 60);
+    let plan = Plan { nodes: 3, partitions: true, ..Plan::default() };
+    run_seeds(&plan, 60);
+}
+
+#[test]
+fn what_is_flushed_stays_away_and_what_is_written_after_stays() {
+    let plan = Plan {
+        nodes: 5,
+        crashes: true,
+        partitions: true,
+        loss_per_mille: 5,
+        flushes: true,
+        ..Plan::default()
+    };
+    run_seeds(&plan, 100);
 }

@@ -1,10 +1,12 @@
 //! The cluster, its clients, and what goes wrong.
 
+mod ending;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, PREFIX_END, Tag};
+use gyre_cluster::coordinator::{Coordinator, CoordinatorConfig, Tag};
 use gyre_cluster::hints::{Effect, Handoff, HandoffConfig};
 use gyre_cluster::level::{Consistency, Level, Quorums};
 use gyre_cluster::message::{Levels, Message};
@@ -13,9 +15,10 @@ use gyre_cluster::node::NodeId;
 use gyre_cluster::outcome::Outcome;
 use gyre_cluster::ring::{Ring, RingMember};
 use gyre_cluster::time::{MonoMicros, Now};
+use gyre_cluster::topology::Databases;
 use gyre_storage::{Hint, KeyRef, Version};
 
-use crate::checker::{Action, Checker, is_counter, is_loose_counter};
+use crate::checker::{Action, Checker, REGISTERS_FROM, is_counter, is_loose_counter};
 use crate::machine::{Batch, Change, Machine, SimShell, node_id};
 use crate::network::{Event, Local, Network, Worker};
 
@@ -30,6 +33,7 @@ const QUORUM: Consistency = Consistency::Quorum;
 const ALL: Consistency = Consistency::All;
 
 /// What a simulation is to go through.
+#[derive(Default)]
 pub(crate) struct Plan {
     pub(crate) nodes: usize,
     pub(crate) crashes: bool,
@@ -38,6 +42,8 @@ pub(crate) struct Plan {
     /// Whether nodes stand in for replicas that are down. Then quorums need not overlap, and what reads see may go back
     /// until hints are replayed.
     pub(crate) sloppy: bool,
+    /// Whether the database is flushed now and then. Then nobody counts.
+    pub(crate) flushes: bool,
 }
 
 /// A worker's coordinator and the batches it has yet to commit.
@@ -68,6 +74,7 @@ pub(crate) struct Simulation {
     outcomes: BTreeMap<u64, Outcome>,
     next_tag: u64,
     is_ending: bool,
+    flushes: bool,
     /// No message was lost but by partitions.
     network_was_reliable: bool,
 }
@@ -105,6 +112,7 @@ impl Simulation {
             outcomes: BTreeMap::new(),
             next_tag: 1,
             is_ending: false,
+            flushes: plan.flushes,
             network_was_reliable: plan.loss_per_mille == 0,
         };
         for node in 0..plan.nodes {
@@ -304,12 +312,16 @@ impl Simulation {
         if self.is_ending {
             return;
         }
-        let key = self.network.random.index(KEYS);
+        let from = if self.flushes { REGISTERS_FROM } else { 0 };
+        let key = from + self.network.random.index(KEYS - from);
         let node = self.network.random.index(self.plan.0);
         let at = Worker { node, worker: self.network.random.index(WORKERS) };
         if !self.network.is_up[node] {
             let delay = self.network.random.below(5_000);
             return self.network.at(delay, Event::Client { client });
+        }
+        if self.flushes && self.network.random.chance(30) {
+            return self.flush(client, at);
         }
         let action = self.choose(key);
         self.invoke(client, at, key, action);
@@ -367,6 +379,17 @@ impl Simulation {
         self.checker.stamped(tag, stamped);
         self.network.at(TIMEOUT.as_micros() as u64 * 4, Event::Patience { tag });
         tag.0
+    }
+
+    fn flush(&mut self, client: usize, at: Worker) {
+        let tag = Tag(self.next_tag);
+        self.next_tag += 1;
+        self.waiting.insert(tag.0, (client, at.node));
+        self.checker.start_flush(tag);
+        let level = Level { consistency: QUORUM, quorums: self.quorums };
+        self.with(at, |core, shell, now| core.flush(shell, now, tag, Databases::one(0), level));
+        // Two steps, each of which may take as long as a scan.
+        self.network.at(TIMEOUT.as_micros() as u64 * 10, Event::Patience { tag });
     }
 
     fn finish(&mut self, tag: Tag, outcome: Outcome) {
@@ -452,141 +475,5 @@ impl Simulation {
         self.machines[node].restart();
         self.network.is_up[node] = true;
         self.start_node(node);
-    }
-
-    /// Heals everything and lets every operation end.
-    fn come_to_rest(&mut self) {
-        self.is_ending = true;
-        self.network.unblock_all();
-        self.network.loss_per_mille = 0;
-        self.network.slow_per_mille = 0;
-        (0..self.plan.0)
-            .filter(|&node| !self.network.is_up[node])
-            .collect::<Vec<_>>()
-            .into_iter()
-            .for_each(|node| self.restart(node));
-        self.run_for(1_000_000);
-        // A target that failed is left alone for up to a minute.
-        let end = self.network.now + 120_000_000;
-        while self.hints_left() > 0 {
-            assert!(self.network.now < end, "hints were never replayed");
-            self.run_for(100_000);
-        }
-        self.run_for(1_000_000);
-    }
-
-    /// Every acknowledged write has come to every replica by hints alone, before any read repairs it; those that a node
-    /// was asked by a message to keep a hint of may have lost it.
-    fn check_replicas(&self) {
-        for (key, version) in self.checker.acknowledged() {
-            let name = format!("key-{key}");
-            let key = KeyRef::new(0, name.as_bytes());
-            for replica in self.ring.replicas(key.slot()) {
-                let record = self.machines[replica.0 as usize - 1].read(key);
-                assert!(
-                    record.base() >= version || self.delegated.contains(&version),
-                    "{replica:?} has {:?} of {name}, but {version:?} was acknowledged",
-                    record.base()
-                );
-            }
-        }
-    }
-
-    /// Nobody keeps what is not his, but for counter cells he counts on, and rows of which the hint was lost on its way
-    /// (or, on this network, overtook the row).
-    fn check_foreign_rows(&self) {
-        for (node, machine) in self.machines.iter().enumerate() {
-            let own = actor(node, self.network.boots[node]);
-            for (key, record) in machine.records() {
-                let is_replica = self.ring.is_replica(node_id(node), key.slot());
-                let counts = record.counters().any(|cell| cell.actor == own && cell.base >= record.base());
-                let is_delegated = self.delegated.contains(&record.newest_version());
-                assert!(is_replica || counts || is_delegated, "node {node} keeps {record:?}");
-            }
-        }
-    }
-
-    fn run_for(&mut self, micros: u64) {
-        let end = self.network.now + micros;
-        while self.network.now < end {
-            self.step();
-        }
-    }
-
-    /// Runs until operation `tag` has ended.
-    fn outcome_of(&mut self, tag: u64) -> Outcome {
-        let end = self.network.now + 2_000_000;
-        while self.network.now < end {
-            if let Some(outcome) = self.outcomes.remove(&tag) {
-                return outcome;
-            }
-            self.step();
-        }
-        panic!("operation {tag} of a healed cluster never ended");
-    }
-
-    fn check_end(&mut self) {
-        assert!(self.waiting.is_empty(), "operations that never ended: {:?}", self.waiting);
-        for (node, machine) in self.machines.iter().enumerate() {
-            assert_eq!(machine.held_locks(), 0, "node {node} holds a lock");
-        }
-        for (worker, thread) in &self.workers {
-            assert_eq!(thread.core.in_flight(), 0, "operations left over on {worker:?}");
-        }
-        let (_, crashes, _) = self.plan;
-        if !crashes && self.network_was_reliable {
-            self.check_replicas();
-            self.check_foreign_rows();
-        }
-        let mut live = Vec::new();
-        for key in 0..KEYS {
-            let at = Worker { node: key % self.plan.0, worker: 0 };
-            // First what a client sees, then what any replica holds: a write that failed may be on one of them.
-            for action in [Action::Get, Action::GetAll] {
-                let tag = self.invoke(CLIENTS, at, key, action);
-                let outcome = self.outcome_of(tag);
-                let Outcome::Record(record) = outcome else { panic!("a healed cluster failed: {outcome:?}") };
-                self.checker.final_read(key, &record, action == Action::GetAll);
-                if action == Action::GetAll && record.view(self.network.now(0).wall).is_some() {
-                    live.push(format!("key-{key}").into_bytes());
-                }
-            }
-        }
-        self.check_agreement();
-        self.check_scan(live);
-    }
-
-    /// After reads at ALL every replica shows the same.
-    fn check_agreement(&self) {
-        for key in 0..KEYS {
-            let name = format!("key-{key}");
-            let key = KeyRef::new(0, name.as_bytes());
-            let replicas = self.ring.replicas(key.slot()).iter();
-            let digests: Vec<u64> =
-                replicas.map(|replica| self.machines[replica.0 as usize - 1].read(key).digest()).collect();
-            assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {digests:?}");
-        }
-    }
-
-    /// A scan in small pages finds every live key once.
-    fn check_scan(&mut self, mut live: Vec<Vec<u8>>) {
-        let (mut from, mut found) = (Some(0), Vec::new());
-        while let Some(prefix) = from {
-            let tag = Tag(self.next_tag);
-            self.next_tag += 1;
-            self.waiting.insert(tag.0, (CLIENTS, 0));
-            let at = Worker { node: 0, worker: 1 % WORKERS };
-            self.with(at, |core, shell, now| core.scan(shell, now, tag, 0, prefix, PREFIX_END, 3, ALL));
-            let outcome = self.outcome_of(tag.0);
-            let Outcome::Scanned { entries, next } = outcome else { panic!("a scan failed: {outcome:?}") };
-            let wall = self.network.now(0).wall;
-            found.extend(
-                entries.into_iter().filter(|(_, record)| record.view(wall).is_some()).map(|(key, _)| key),
-            );
-            from = next;
-        }
-        live.sort();
-        found.sort();
-        assert_eq!(found, live, "a scan finds every live key exactly once");
     }
 }
