@@ -28,9 +28,9 @@ pub struct CoordinatorConfig {
     /// unclean stop without `appendfsync always`, a lost disk): two rows of one actor, of which the newer knows less,
     /// lose increments and siblings. Not 0, which is [`gyre_storage::siblings::PLAIN`].
     pub actor: u64,
-    /// How long a read, a write or a read-modify-write may take.
+    /// How long a read, a write, a read-modify-write, or reading the clocks for a FLUSHDB may take.
     pub timeout: Duration,
-    /// How long each page of a scan, and each step of a FLUSHDB, may take.
+    /// How long each page of a scan may take, and each node to store the horizon of a FLUSHDB.
     pub scan_timeout: Duration,
     /// How many operations may be unfinished at a time; more are refused. At most 8,388,608.
     pub operations_max: usize,

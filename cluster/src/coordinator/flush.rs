@@ -63,9 +63,14 @@ impl FlushOp {
         Ok(FlushOp { databases, round: CLOCKS, needed, members })
     }
 
+    /// Whether it waits for clocks, which takes nobody long; storing a horizon may.
+    pub(crate) fn is_reading_clocks(&self) -> bool {
+        self.round == CLOCKS
+    }
+
     /// Goes on as far as the answers allow.
     pub(crate) fn advance<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
-        if self.round == CLOCKS {
+        if self.is_reading_clocks() {
             if self.count(Member::Asked) > 0 {
                 return Step::Pending;
             }
@@ -110,7 +115,7 @@ impl FlushOp {
     /// A step takes too long. As long as enough clocks were read, those that could not be must not stop the flush: their
     /// nodes are stuck, and what they stamped meanwhile counts as written at the same time.
     pub(crate) fn on_deadline<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
-        if self.round == CLOCKS {
+        if self.is_reading_clocks() {
             self.members.iter_mut().filter(|(_, state)| *state == Member::Asked).for_each(|(_, state)| {
                 *state = Member::Failed;
             });

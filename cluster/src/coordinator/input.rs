@@ -235,7 +235,15 @@ impl Coordinator {
                 }
                 step
             }
-            Kind::Flush(flush) => flush.on_event(&mut cx, from, round, &event),
+            Kind::Flush(flush) => {
+                let was_reading = flush.is_reading_clocks();
+                let step = flush.on_event(&mut cx, from, round, &event);
+                if was_reading && !flush.is_reading_clocks() {
+                    slot.deadline = now.mono + cx.env.config.scan_timeout;
+                    cx.env.timers.scan(slot.deadline, op);
+                }
+                step
+            }
             Kind::Inspect(inspect) => inspect.on_event(from, event),
             Kind::HandOff(hand_off) => hand_off.on_event(&mut cx, from, round, event),
         };

@@ -427,6 +427,11 @@ impl Coordinator {
                 self.env.timers.forward(at, op);
                 at
             }
+            Kind::Flush(flush) if flush.is_reading_clocks() => {
+                let at = now.mono + config.timeout;
+                self.env.timers.request(at, op);
+                at
+            }
             Kind::Scan(_) | Kind::Flush(_) => {
                 let at = now.mono + config.scan_timeout;
                 self.env.timers.scan(at, op);

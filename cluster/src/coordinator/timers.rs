@@ -19,11 +19,11 @@ pub(crate) enum Alarm {
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     hurries: VecDeque<(MonoMicros, OpId)>,
-    /// Reads, writes, and read-modify-writes run here.
+    /// Reads, writes, read-modify-writes run here, clocks read for FLUSHDB.
     requests: VecDeque<(MonoMicros, OpId)>,
     /// Read-modify-writes on another node: a little slower than those here.
     forwards: VecDeque<(MonoMicros, OpId)>,
-    /// Pages of scans, steps of FLUSHDB.
+    /// Pages of scans, horizons of FLUSHDB.
     scans: VecDeque<(MonoMicros, OpId)>,
 }
 
