@@ -112,6 +112,10 @@ impl Node {
         let id = identity(&store, config.node_id)?;
         let incarnation = next_incarnation(&store)?;
         let topology = stored_topology(&store, &config)?;
+        if let Some(topology) = &topology {
+            // A crash may have come between the document and its horizons; who rejoins empty has the document alone.
+            store.set_horizons(&by_database(topology))?;
+        }
         let clock = HybridClock::new(config.max_clock_drift_ms);
         clock.set_settled(false);
         clock.raise_to(store.clock_mark());
@@ -349,4 +353,25 @@ fn number(bytes: &[u8], name: &str) -> Result<u64, StartError> {
         .try_into()
         .map_err(|_| StartError::Identity { what: format!("the stored document `{name}` is damaged") })?;
     Ok(u64::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use gyre_storage::Hlc;
+
+    use super::*;
+    use crate::worker::mailbox::mailbox;
+
+    #[test]
+    fn a_flush_that_a_crash_has_cut_short_is_in_force_after_the_start() {
+        let config = Config { workers: 1, ..Config::default() };
+        let horizon = Version { hlc: Hlc(7), node: 1 };
+        let mut topology = Topology::form(1, &config.cluster_name, 3, []);
+        topology.raise_horizon(2, horizon);
+        let store = Store::in_memory();
+        store.meta_put(META_TOPOLOGY, &topology.encode()).unwrap();
+        let node = Node::new(config, store, vec![mailbox().0]).unwrap();
+        assert_eq!(node.store.horizon(2), horizon);
+        assert!(node.clock.now() >= horizon.hlc);
+    }
 }
