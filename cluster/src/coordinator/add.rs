@@ -14,8 +14,8 @@
 //! be said to come after.
 //!
 //! If a replica has forwarded the increment and two replicas decide, the round goes by that replica: the row is stored
-//! here first, and then goes to it together with the reply ([`super::forward`]). It must not be made once more unless
-//! that replica has said that it differs: its client may have the answer.
+//! here first, and then goes to it together with the reply ([`super::forward`]). It must not be made once more before
+//! that replica has said that it differs: its client may have the answer ([`Told`]).
 //!
 //! What is not left to this round: refusals (this node's record may be out of date) and keys whose register has
 //! expired (an increment then starts a new register).
@@ -80,6 +80,35 @@ struct Entrusted {
     /// It was sent the row, and has not said that it differs.
     may_have_told: bool,
     is_sent: bool,
+}
+
+/// Whether the forwarder has answered its client, as far as the primary knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It has not, and leaves that to the primary.
+    No,
+    /// It has or will if what it holds has this digest, which it will say.
+    Open { forwarder: NodeId, round: u8, digest: u64 },
+    /// It has.
+    Yes,
+    /// Nobody will ever say.
+    Unknown,
+}
+
+impl Told {
+    /// Takes in an answer of `round`.
+    pub(crate) fn on_event(&mut self, node: NodeId, round: u8, event: &Event) {
+        let Told::Open { forwarder, round: asked, digest } = *self else { return };
+        if node != forwarder {
+            return;
+        }
+        *self = match event {
+            Event::Applied { digest: held } if round == asked && *held == Some(digest) => Told::Yes,
+            Event::Applied { .. } | Event::Refused(_) if round == asked => Told::No,
+            Event::Lost => Told::Unknown,
+            _ => return,
+        };
+    }
 }
 
 impl AddRound {
@@ -178,9 +207,15 @@ impl AddRound {
         self.entrusted.is_some()
     }
 
-    /// Whether the increment may be made once more if it turns out to be void.
-    pub(crate) fn may_repeat(&self) -> bool {
-        self.entrusted.is_none_or(|entrusted| !entrusted.may_have_told)
+    /// Whether the forwarder has answered its client: if not, the increment may be made once more should it be void.
+    pub(crate) fn told(&self) -> Told {
+        match self.entrusted.filter(|entrusted| entrusted.may_have_told) {
+            None => Told::No,
+            Some(Entrusted { to, place, .. }) if self.heard.is_pending(place) => {
+                Told::Open { forwarder: to.node, round: self.round, digest: self.digest }
+            }
+            Some(_) => Told::Unknown,
+        }
     }
 
     /// Takes in an answer of `round`.

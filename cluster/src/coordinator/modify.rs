@@ -15,7 +15,7 @@ mod rounds;
 use gyre_storage::{KeyRef, Record, Version};
 
 use self::change::Change;
-use super::add::AddRound;
+use super::add::{AddRound, Told};
 use super::context::{Context, Event, Step};
 use super::forward::Forwarder;
 use super::key::KeyBuf;
@@ -39,7 +39,9 @@ enum Phase {
     /// An increment in its single round.
     Adding(AddRound),
     /// An increment whose replicas disagreed: fetching what they hold. The rest is of the round before.
-    Resolving { read: Box<ReadRound>, base: Version, reply: i64, write: WriteRound, may_repeat: bool },
+    Resolving { read: Box<ReadRound>, base: Version, reply: i64, write: WriteRound, told: Told },
+    /// An increment that is void on `record`: its forwarder has to say whether its client has the reply.
+    Doubting { record: Record, reply: i64, write: WriteRound, told: Told },
     /// Reading at the read level.
     Reading(Box<ReadRound>),
     /// Writing at the write level.
@@ -164,7 +166,9 @@ impl ModifyOp {
         if self.is_finished {
             match &mut self.phase {
                 Phase::Adding(add) => add.on_event(&self.replicas, node, round, &event),
-                Phase::Resolving { write, .. } | Phase::Writing { write, .. } => {
+                Phase::Resolving { write, .. }
+                | Phase::Doubting { write, .. }
+                | Phase::Writing { write, .. } => {
                     write.on_event(node, round, &event);
                 }
                 Phase::Locking | Phase::Recalling | Phase::Reading(_) => {}
@@ -223,7 +227,9 @@ impl ModifyOp {
     fn quorum(&self) -> Option<&Quorum> {
         match &self.phase {
             Phase::Adding(add) => Some(add.heard()),
-            Phase::Resolving { write, .. } | Phase::Writing { write, .. } => Some(write.quorum()),
+            Phase::Resolving { write, .. } | Phase::Doubting { write, .. } | Phase::Writing { write, .. } => {
+                Some(write.quorum())
+            }
             Phase::Locking | Phase::Recalling | Phase::Reading(_) => None,
         }
     }
@@ -232,7 +238,9 @@ impl ModifyOp {
     fn written(&self) -> Option<WriteRound> {
         match &self.phase {
             Phase::Adding(add) => Some(add.as_write(self.replicas)),
-            Phase::Resolving { write, .. } | Phase::Writing { write, .. } => Some(*write),
+            Phase::Resolving { write, .. } | Phase::Doubting { write, .. } | Phase::Writing { write, .. } => {
+                Some(*write)
+            }
             Phase::Locking | Phase::Recalling | Phase::Reading(_) => None,
         }
     }
@@ -257,14 +265,20 @@ impl ModifyOp {
                 add.entrust(cx, &self.replicas, self.key.key());
                 self.advance_add(cx)
             }
-            Phase::Resolving { read, write, .. } => {
+            Phase::Resolving { read, write, told, .. } => {
                 write.on_event(node, round, &event);
+                told.on_event(node, round, &event);
                 read.on_event(cx, node, round, event);
                 self.advance_read(cx)
             }
             Phase::Reading(read) => {
                 read.on_event(cx, node, round, event);
                 self.advance_read(cx)
+            }
+            Phase::Doubting { write, told, .. } => {
+                write.on_event(node, round, &event);
+                told.on_event(node, round, &event);
+                self.advance_doubt(cx)
             }
             Phase::Writing { write, .. } => {
                 write.on_event(node, round, &event);
@@ -286,7 +300,9 @@ impl ModifyOp {
                 read.hurry(cx, self.key.key());
                 self.advance_read(cx)
             }
-            Phase::Locking | Phase::Recalling | Phase::Writing { .. } => Step::Pending,
+            Phase::Locking | Phase::Recalling | Phase::Doubting { .. } | Phase::Writing { .. } => {
+                Step::Pending
+            }
         };
         self.conclude(step)
     }
@@ -298,7 +314,7 @@ impl ModifyOp {
             return if self.storing.is_some() { Step::Pending } else { Step::Forget };
         }
         let step = match &self.phase {
-            Phase::Writing { write, .. } => write.give_up(),
+            Phase::Doubting { write, .. } | Phase::Writing { write, .. } => write.give_up(),
             Phase::Adding(add) => add.give_up(),
             Phase::Resolving { read, .. } | Phase::Reading(read) => Step::fail(read.timeout()),
             Phase::Locking | Phase::Recalling => self.give_up(),

@@ -4,7 +4,7 @@ use gyre_storage::siblings::Dot;
 use gyre_storage::{Record, Version};
 
 use super::{Change, ModifyOp, Phase};
-use crate::coordinator::add::{AddEnd, AddRound, value};
+use crate::coordinator::add::{AddEnd, AddRound, Told, value};
 use crate::coordinator::context::{Context, Step};
 use crate::coordinator::read::ReadRound;
 use crate::coordinator::shell::Shell;
@@ -49,8 +49,8 @@ impl ModifyOp {
                 let read =
                     ReadRound::resolve(cx, &add.known(self.replicas), needed, self.round, self.key.key());
                 let (base, reply, write) = (add.base(), add.reply(), add.as_write(self.replicas));
-                let (read, may_repeat) = (Box::new(read), add.may_repeat());
-                self.phase = Phase::Resolving { read, base, reply, write, may_repeat };
+                let (read, told) = (Box::new(read), add.told());
+                self.phase = Phase::Resolving { read, base, reply, write, told };
                 self.advance_read(cx)
             }
         }
@@ -76,12 +76,32 @@ impl ModifyOp {
                     let value = value(&record, cx.now.wall).unwrap_or(reply);
                     Step::Finish(Outcome::Modified(ModifyReply::Integer(value)))
                 }
-                // The forwarder may have told its client, and to increment once more would count twice.
-                Phase::Resolving { may_repeat: false, write, .. } => write.give_up(),
-                // The key was set meanwhile: the increment is void. `record` has every write that was acknowledged
-                // before this operation began, so what is added to it counts, and what sets the key later comes after.
+                // The key was set meanwhile: the increment is void.
+                Phase::Resolving { reply, write, told, .. } => {
+                    self.phase = Phase::Doubting { record, reply, write, told };
+                    self.advance_doubt(cx)
+                }
                 _ => self.write(cx, &record),
             },
+        }
+    }
+
+    /// Makes a void increment once more, unless its forwarder has told its client: that would count twice.
+    pub(super) fn advance_doubt<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
+        let Phase::Doubting { record, reply, write, told } = &self.phase else { return Step::Pending };
+        match told {
+            Told::Open { .. } => Step::Pending,
+            Told::Unknown => write.give_up(),
+            Told::Yes => {
+                self.is_told = true;
+                Step::Finish(Outcome::Modified(ModifyReply::Integer(*reply)))
+            }
+            // `record` has every write that was acknowledged before this operation began, so what is added to it counts,
+            // and what sets the key later comes after.
+            Told::No => {
+                let record = record.clone();
+                self.write(cx, &record)
+            }
         }
     }
 

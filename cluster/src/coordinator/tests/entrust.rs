@@ -103,18 +103,29 @@ fn a_void_increment_is_made_once_more_if_the_forwarder_has_not_told_its_client()
     assert_eq!(bench.responses()[1..], [Message::Modified { request: FORWARDED, result }]);
 }
 
+/// The key was set on node 3, which answers while the forwarder does not. What it answers goes on to the forwarder.
+fn void_and_in_doubt(is_lost: bool) -> (Bench, Record) {
+    let (mut bench, row) = entrusting();
+    let elsewhere = value(6, b"1000");
+    bench.serve(3, &elsewhere);
+    match is_lost {
+        false => bench.wait(1_000),
+        true => bench.down(2),
+    }
+    bench.serve(3, &elsewhere.merge(&row));
+    // This node lacks the new value, so that is stored first.
+    bench.commit(true);
+    (bench, elsewhere.merge(&row))
+}
+
 #[test]
-fn a_void_increment_is_not_made_once_more_if_the_forwarder_may_have_told_its_client() {
+fn a_void_increment_is_not_made_once_more_if_nobody_says_whether_its_client_was_told() {
     for is_lost in [false, true] {
-        let (mut bench, row) = entrusting();
-        bench.serve(3, &value(6, b"1000"));
-        match is_lost {
-            false => bench.wait(1_000),
-            true => bench.down(2),
+        let (mut bench, _) = void_and_in_doubt(is_lost);
+        if !is_lost {
+            assert_eq!(bench.responses().len(), 1, "it waits for the forwarder");
+            bench.wait(1_000);
         }
-        bench.serve(3, &value(6, b"1000").merge(&row));
-        // This node lacks the new value, so that is stored first.
-        bench.commit(true);
         let reason = Reason::Timeout { needed: 2, acked: 2 };
         assert_eq!(bench.responses()[1..], [Message::Failed { request: FORWARDED, reason }], "{is_lost}");
         assert!(
@@ -122,6 +133,25 @@ fn a_void_increment_is_not_made_once_more_if_the_forwarder_may_have_told_its_cli
             "no further increment: {is_lost}"
         );
     }
+}
+
+#[test]
+fn a_void_increment_whose_forwarder_says_late_that_it_differs_is_made_once_more() {
+    let (mut bench, elsewhere) = void_and_in_doubt(false);
+    answer(&mut bench, elsewhere.digest());
+    bench.commit(true);
+    bench.serve(3, &elsewhere);
+    let result = Ok(ModifyReply::Integer(1002));
+    assert_eq!(bench.responses()[1..], [Message::Modified { request: FORWARDED, result }]);
+}
+
+#[test]
+fn a_void_increment_whose_forwarder_says_late_that_it_agrees_is_over() {
+    let (mut bench, _) = void_and_in_doubt(false);
+    let (_, digest) = asked(&bench);
+    answer(&mut bench, digest);
+    assert_eq!(bench.responses().len(), 1, "its client has the reply");
+    assert!(bench.shell.applies.is_empty() && bench.shell.locks.is_empty(), "no further increment");
 }
 
 #[test]
