@@ -114,7 +114,7 @@ impl Node {
         let topology = stored_topology(&store, &config)?;
         if let Some(topology) = &topology {
             // A crash may have come between the document and its horizons; who rejoins empty has the document alone.
-            store.set_horizons(&by_database(topology))?;
+            store.set_horizons(&topology.horizons_by_database())?;
         }
         let clock = HybridClock::new(config.max_clock_drift_ms);
         clock.set_settled(false);
@@ -257,7 +257,7 @@ impl Node {
         let present = self.topology.load_full();
         let Some(topology) = change((*present).as_ref()) else { return Ok(false) };
         self.store.meta_put(META_TOPOLOGY, &topology.encode())?;
-        self.store.set_horizons(&by_database(&topology))?;
+        self.store.set_horizons(&topology.horizons_by_database())?;
         self.ring.store(Arc::new(topology.ring()));
         self.topology.store(Arc::new(Some(topology)));
         for mailbox in &self.mailboxes {
@@ -282,12 +282,6 @@ impl Node {
         })
         .map(|_| ())
     }
-}
-
-/// The horizons of all databases up to the last one that has one.
-fn by_database(topology: &Topology) -> Vec<Version> {
-    let last = topology.horizons.keys().next_back().copied();
-    last.map_or_else(Vec::new, |last| (0..=last).map(|db| topology.horizon(db)).collect())
 }
 
 /// The address others are told to dial when none is announced: the one bound, or this machine's if that is "any".

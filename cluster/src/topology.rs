@@ -282,6 +282,13 @@ impl Topology {
         self.horizons.get(&db).copied().unwrap_or_default()
     }
 
+    /// The deletion horizons of all databases up to the last one that was flushed, by database.
+    #[must_use]
+    pub fn horizons_by_database(&self) -> Vec<Version> {
+        let last = self.horizons.keys().next_back().copied();
+        last.map_or_else(Vec::new, |last| (0..=last).map(|db| self.horizon(db)).collect())
+    }
+
     /// The ring of the Active members.
     #[must_use]
     pub fn ring(&self) -> Ring {

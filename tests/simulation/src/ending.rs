@@ -333,6 +333,7 @@ impl World {
             page.entries.iter().map(|(_, name, record)| (&name[..], record)).collect();
         for key in &self.plan.keys {
             let scanned = scanned.remove(&key.name[..]).cloned().unwrap_or_default();
+            let scanned = scanned.under_horizon(node.with_store(|store| store.horizon(key.db)));
             let read = node.holds(key.key_ref());
             // What is dead is still there, and not shown.
             let hidden = self.env.hidden(key.key_ref().slot());

@@ -33,6 +33,8 @@ pub(crate) enum Event {
     Patience { tag: Tag },
     /// Something goes wrong, or is mended.
     Fault(FaultEvent),
+    /// A database is flushed.
+    Flush,
 }
 
 /// What a worker waits for.
@@ -91,7 +93,7 @@ impl Event {
             }
             Event::Worker { at, .. } => Some(at.node),
             Event::Node { node, .. } | Event::Invoke { node, .. } => Some(*node),
-            Event::Client { .. } | Event::Patience { .. } | Event::Fault(_) => None,
+            Event::Client { .. } | Event::Patience { .. } | Event::Fault(_) | Event::Flush => None,
         }
     }
 
@@ -112,6 +114,7 @@ impl Event {
             Event::Client { client } => (8, *client as u64),
             Event::Patience { tag } => (9, tag.0),
             Event::Fault(_) => (10, 0),
+            Event::Flush => (11, 0),
         };
         queue.fold(kind << 56 | detail);
     }

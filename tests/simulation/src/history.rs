@@ -39,11 +39,12 @@ impl Kind {
 pub(crate) struct Key {
     pub(crate) name: Vec<u8>,
     pub(crate) kind: Kind,
+    pub(crate) db: u8,
 }
 
 impl Key {
     pub(crate) fn new(index: usize, kind: Kind) -> Key {
-        Key { name: format!("{kind:?}-{index}").to_lowercase().into_bytes(), kind }
+        Key { name: format!("{kind:?}-{index}").to_lowercase().into_bytes(), kind, db: 0 }
     }
 
     /// The number behind its name.
@@ -53,7 +54,7 @@ impl Key {
     }
 
     pub(crate) fn key_ref(&self) -> KeyRef<'_> {
-        KeyRef::new(0, &self.name)
+        KeyRef::new(self.db, &self.name)
     }
 }
 
@@ -140,6 +141,8 @@ pub(crate) struct Operation {
     pub(crate) count: Option<i64>,
     /// What it must see.
     pub(crate) floor: Floor,
+    /// What it must not see: this, or anything older, was flushed before.
+    pub(crate) flushed: Version,
     /// And of siblings.
     pub(crate) siblings: Option<Box<SiblingFloor>>,
     /// Only real replicas count for it, so that it binds and is bound by others of its kind.
@@ -198,6 +201,7 @@ impl History {
             if is_touched(operation) {
                 operation.is_tainted = true;
                 operation.floor = Floor::default();
+                operation.flushed = Version::ZERO;
             }
         }
     }

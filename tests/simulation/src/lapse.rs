@@ -1,5 +1,5 @@
 //! Lapses: nodes keep account of who is away, pass the topology document on, and refuse a member whose data has lapsed,
-//! which learns of that and comes back empty. Only where deletions are purged.
+//! which learns of that and comes back empty. Only where deletions are purged or databases flushed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,10 +38,11 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    /// What a process of `node` begins with. The outer `None`: its disk takes nothing. The inner one: nothing is purged.
+    /// What a process of `node` begins with. The outer `None`: its disk takes nothing. The inner one: nothing is
+    /// purged or flushed.
     #[expect(clippy::option_option, reason = "either may be missing")]
     pub(crate) fn open(store: &Store, node: usize, incarnation: u64, env: &Env) -> Option<Option<Document>> {
-        if env.grace.is_none() {
+        if env.grace.is_none() && !env.has_flushes {
             return Some(None);
         }
         let known = store.meta_get(META_TOPOLOGY).ok()?.and_then(|bytes| Topology::decode(&bytes).ok());
@@ -49,6 +50,7 @@ impl Document {
         let current = Member { incarnation, ..topology.members[&node_id(node)].clone() };
         topology.renew(&current).expect("it is a member");
         store.meta_put(META_TOPOLOGY, &topology.encode()).ok()?;
+        store.set_horizons(&topology.horizons_by_database()).ok()?;
         let account = store.meta_get(META_ABSENCES).ok()?;
         let absences = Absences::new(node_id(node), account.as_deref(), MonoMicros(env.queue.now()));
         Some(Some(Document { topology, absences: absences.expect("what was encoded can be decoded") }))
@@ -160,12 +162,13 @@ impl Node {
     }
 
     /// Uses `topology` from now on, if the disk takes it.
-    fn install(&mut self, env: &mut Env, topology: Topology) {
+    pub(crate) fn install(&mut self, env: &mut Env, topology: Topology) -> bool {
         let Some(Process { store, membership, document: Some(document), .. }) = &mut self.process else {
-            return;
+            return false;
         };
-        if store.meta_put(META_TOPOLOGY, &topology.encode()).is_err() {
-            return;
+        let stored = store.meta_put(META_TOPOLOGY, &topology.encode());
+        if stored.and_then(|()| store.set_horizons(&topology.horizons_by_database())).is_err() {
+            return false;
         }
         membership.set_topology(MonoMicros(env.queue.now()), &topology);
         let lapsed: Vec<usize> = topology.lapsed().iter().map(|member| env.names[member]).collect();
@@ -177,6 +180,7 @@ impl Node {
                 self.close_links(env, member);
             }
         }
+        true
     }
 
     /// Closes every link with `peer`, made by either.

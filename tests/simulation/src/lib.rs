@@ -20,6 +20,7 @@ mod commit;
 mod ending;
 mod event;
 mod fault;
+mod flush;
 mod gossip;
 mod handoff;
 mod history;

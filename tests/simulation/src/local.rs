@@ -2,7 +2,7 @@
 
 use gyre_cluster::coordinator::ScannedPage;
 use gyre_cluster::message::ScanRange;
-use gyre_storage::{KeyRef, Store, Version};
+use gyre_storage::{KeyRef, Store};
 
 use crate::event::{Local, NodeLocal};
 use crate::node::Node;
@@ -41,12 +41,8 @@ impl Node {
                 });
             }
             Local::Horizon { ticket, databases, version } => {
-                self.step(env, worker, |core, shell, now| {
-                    let horizon = |db| if db < databases.first { Version::ZERO } else { version };
-                    let horizons: Vec<_> = (0..=databases.last).map(horizon).collect();
-                    let is_stored = shell.store.set_horizons(&horizons).is_ok();
-                    core.applied(shell, now, ticket, is_stored);
-                });
+                let is_stored = self.raise_horizons(env, databases, version);
+                self.step(env, worker, |core, shell, now| core.applied(shell, now, ticket, is_stored));
             }
             Local::Locked { op, key_hash } => {
                 self.step(env, worker, |core, shell, now| core.locked(shell, now, op, key_hash));

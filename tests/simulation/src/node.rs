@@ -176,6 +176,9 @@ impl Node {
         let replay = Replay::new(id, actor as u64, Arc::clone(ring), now, env.grace);
         let (locks, distortion) = (Locks::default(), Distortion::new(env.mutation));
         let Some(document) = Document::open(&store, self.index, incarnation, env) else { return false };
+        if let Some(document) = &document {
+            document.topology.horizons.values().for_each(|horizon| hlc.raise_to(horizon.hlc));
+        }
         let membership = Membership::new(self.index, incarnation, document.as_ref(), env);
         let sweeper = sweep::sweeper(env.sweep_interval, now);
         let repair = repair::core(id, actor as u64, &store, ring, env.compare_interval, now);

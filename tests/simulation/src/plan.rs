@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) compare_interval: Option<Micros>,
     /// How old a deletion must be before its record may go; `None`: nothing is purged.
     pub(crate) grace: Option<Micros>,
+    /// How long between two flushes, if there are any.
+    pub(crate) flush_gap: Option<std::ops::Range<Micros>>,
     /// For how long a node now and then is away, if so.
     pub(crate) away: Vec<Micros>,
     /// Whether replicas must become equal by comparing alone, before anybody reads; else reads must make them so.
@@ -100,6 +102,8 @@ const SPARSE_FAULTS: [FaultKind; 6] = [
 ];
 /// Keys of a plan in which deletions become old: so many that most stay deleted for that long.
 const PURGING_KEYS: usize = 960;
+/// The database that is flushed now and then, where one is.
+pub(crate) const FLUSHED_DATABASE: u8 = 1;
 /// Keys of a cluster that is split.
 const SPLIT_KEYS: usize = 300;
 
@@ -134,6 +138,13 @@ impl Plan {
         let compare_interval = if is_days { Some(10 * MINUTE) } else { compare_interval };
         let ends_by_comparing = compare_interval.is_some() || comparing.chance(500);
         let hint_bytes_max = comparing.pick(&[None, Some(0), Some(500)]).filter(|_| ends_by_comparing);
+        let flush_gap = flush_gap(seed, duration, options);
+        let has_flushes = flush_gap.is_some();
+        let in_database = |key: Key| match key.kind {
+            // To these a flush is no more than a deletion.
+            Kind::Register | Kind::Expiring if has_flushes => Key { db: FLUSHED_DATABASE, ..key },
+            _ => key,
+        };
         Plan {
             seed,
             nodes,
@@ -146,6 +157,7 @@ impl Plan {
             sweep_interval: Random::new(mix(seed ^ 0x7377_6565)).pick(&[200 * MS, SECOND, 10 * SECOND]),
             compare_interval,
             grace: None,
+            flush_gap,
             away: Vec::new(),
             ends_by_comparing,
             hint_bytes_max,
@@ -158,7 +170,10 @@ impl Plan {
             row_cache_bytes: random.pick(&[0, 600 << 10, 16 << 20, 16 << 20]),
             is_cold: random.chance(300),
             skew: random.pick(&[0, 5 * MS, 100 * MS, 240 * MS]),
-            keys: if is_sparse { sparse_keys() } else { keys(&mut random) },
+            keys: (if is_sparse { sparse_keys() } else { keys(&mut random) })
+                .into_iter()
+                .map(in_database)
+                .collect(),
             clients,
             think,
             patience: random.within(SECOND..6 * SECOND),
@@ -202,6 +217,7 @@ impl Plan {
             compare_interval: Some(random.pick(&[MINUTE, 3 * MINUTE, 10 * MINUTE])),
             ends_by_comparing: true,
             grace: Some(grace),
+            flush_gap: None,
             away: [1, 2, 40, 100].map(|minutes| scale * minutes * MINUTE).to_vec(),
             faults: self::faults(&mut random, &faults.collect::<Vec<FaultKind>>()),
             fault_gap: scale * MINUTE..scale * 20 * MINUTE,
@@ -220,6 +236,7 @@ impl Plan {
             replication: 3,
             // What hints do is shown, and they are to do it alone.
             compare_interval: None,
+            flush_gap: None,
             ends_by_comparing: false,
             hint_bytes_max: None,
             duration: SPLIT_AT + SPLIT_FOR + SECOND,
@@ -270,6 +287,14 @@ impl Plan {
             ..usual
         }
     }
+}
+
+/// A stream of its own, and none with a deliberate bug, so that a seed stays what it was.
+fn flush_gap(seed: u64, duration: Micros, options: Options) -> Option<std::ops::Range<Micros>> {
+    let mut random = Random::new(mix(seed ^ 0x666c_7573));
+    let is_flushing = options.mutation.is_none() && random.chance(250);
+    let longest = (duration / random.within(2..20)).max(2 * SECOND);
+    is_flushing.then_some(SECOND..longest)
 }
 
 /// With `is_kind` no message is refused for want of room.

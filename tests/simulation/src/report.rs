@@ -67,6 +67,10 @@ pub struct Report {
     pub purged: u64,
     /// Nodes that were away for so long that they came back empty.
     pub lapses: u64,
+    /// Flushes of a database, and those that were acknowledged.
+    pub flushes: u64,
+    /// See above.
+    pub flushed: u64,
     /// Exchanges that compared all they were to compare, and rows that they have sent.
     pub exchanges: u64,
     /// See above.
@@ -139,6 +143,8 @@ impl Report {
         self.swept += other.swept;
         self.purged += other.purged;
         self.lapses += other.lapses;
+        self.flushes += other.flushes;
+        self.flushed += other.flushed;
         self.exchanges += other.exchanges;
         self.exchanged += other.exchanged;
         self.before_reads.equal += other.before_reads.equal;
@@ -176,7 +182,7 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "rows: {} stamped in {} commits, {} handed over for hints, {} swept, {} dead keys removed, {} nodes came back empty after a long absence, {} rows sent in {} exchanges; after healing {} keys agreed on all replicas ({} of \
+            "rows: {} stamped in {} commits, {} handed over for hints, {} swept, {} dead keys removed, {} nodes came back empty after a long absence, {} of {} flushes done, {} rows sent in {} exchanges; after healing {} keys agreed on all replicas ({} of \
              them had to), {} more once they were read",
             self.stamps,
             self.commits,
@@ -184,6 +190,8 @@ impl fmt::Display for Report {
             self.swept,
             self.purged,
             self.lapses,
+            self.flushed,
+            self.flushes,
             self.exchanged,
             self.exchanges,
             self.before_reads.equal,

@@ -173,6 +173,7 @@ impl Shell for SimShell<'_> {
 
     fn set_horizon(&mut self, ticket: Ticket, databases: Databases, version: Version) {
         let delay = self.disk_delay(2 * MS);
+        self.env.journal.flushed(version);
         self.later(delay, Local::Horizon { ticket, databases, version });
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Env {
     pub(crate) handed_over: u64,
     /// How old a deletion must be before its record may go; `None`: nothing is purged.
     pub(crate) grace: Option<Micros>,
+    /// Whether a database is flushed now and then.
+    pub(crate) has_flushes: bool,
     /// The slots that have keys.
     pub(crate) slots: Vec<Slot>,
     /// Up to when some replica hides what is dead.
@@ -92,6 +94,7 @@ impl Env {
             commits: 0,
             handed_over: 0,
             grace: plan.grace,
+            has_flushes: plan.flush_gap.is_some(),
             slots: slots_of(&plan.keys),
             hidden: Hidden::new(),
             purged: 0,

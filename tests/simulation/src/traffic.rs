@@ -62,6 +62,7 @@ impl World {
             version: None,
             count: None,
             floor: Floor::default(),
+            flushed: Version::ZERO,
             siblings: None,
             is_binding: false,
             is_tainted: false,
@@ -89,7 +90,7 @@ impl World {
             _ => None,
         };
         self.checkers.begin(operation);
-        let (operation, key) = (operation.clone(), self.plan.keys[operation.key].name.clone());
+        let (operation, key) = (operation.clone(), self.plan.keys[operation.key].clone());
         let pad = if self.env.random.chance(50) { self.env.random.below(3_000) as usize } else { 0 };
         let value = [word(tag.0).into_bytes(), vec![b'.'; pad]].concat();
         let from = match operation.action {
@@ -99,7 +100,7 @@ impl World {
         };
         let context = from.and_then(|from| self.contexts.get(&from.0)).cloned().unwrap_or_default();
         let version = self.nodes[node].step(&mut self.env, operation.worker, |core, shell, now| {
-            start(core, shell, now, &operation, KeyRef::new(0, &key), (&value, &context))
+            start(core, shell, now, &operation, key.key_ref(), (&value, &context))
         });
         if let Some(Some(version)) = version {
             self.history.get_mut(tag).version = Some(version);
@@ -114,6 +115,7 @@ impl World {
         while let Some((tag, outcome)) = self.env.finished.pop() {
             match handoff::node_of(tag) {
                 Some(node) => self.nodes[node].handed(&mut self.env, tag, &outcome),
+                None if self.flushes.contains_key(&tag.0) => self.flushed(tag, &outcome),
                 None => self.complete(tag, outcome),
             }
         }

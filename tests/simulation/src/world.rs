@@ -12,6 +12,7 @@ use crate::checkers::{Checkers, Loss};
 use crate::client::Client;
 use crate::event::{Event, NodeLocal};
 use crate::fault::FaultEvent;
+use crate::flush::Known;
 use crate::gossip;
 use crate::history::{End, History};
 use crate::mutation::Mutation;
@@ -60,6 +61,8 @@ pub(crate) struct World {
     pub(crate) unsafe_disks: BTreeSet<usize>,
     /// Nodes that have lost their disk.
     pub(crate) disks_lost: BTreeSet<usize>,
+    /// What was known to be written when a flush began, by its tag.
+    pub(crate) flushes: BTreeMap<u64, Known>,
     /// When each node's clock was last set right.
     pub(crate) clock_right_at: Vec<Option<Micros>>,
     /// When each node last lost rows.
@@ -99,6 +102,7 @@ impl World {
             contexts: BTreeMap::new(),
             unsafe_disks: BTreeSet::new(),
             disks_lost: BTreeSet::new(),
+            flushes: BTreeMap::new(),
             clock_right_at: vec![None; plan.nodes],
             rows_lost_at: vec![None; plan.nodes],
             absences: vec![None; plan.nodes],
@@ -128,6 +132,9 @@ impl World {
         if !self.plan.away.is_empty() {
             let delay = self.env.random.within(0..self.plan.grace.unwrap_or(1).max(1));
             self.env.queue.after(delay, Event::Fault(FaultEvent::Away));
+        }
+        if self.plan.flush_gap.is_some() {
+            self.env.queue.after(SECOND, Event::Flush);
         }
         if !self.plan.faults.is_empty() {
             self.env.queue.after(2 * SECOND, Event::Fault(FaultEvent::Strike));
@@ -203,6 +210,7 @@ impl World {
             Event::Client { client } => self.client(client),
             Event::Patience { tag } => self.patience(tag),
             Event::Fault(fault) => self.fault(fault),
+            Event::Flush => self.flush_and_wait(),
         }
     }
 
@@ -323,6 +331,10 @@ impl World {
     /// What was promised of the keys of `node` becomes what their replicas still hold.
     pub(crate) fn rows_are_lost(&mut self, node: usize, loss: Loss) {
         self.env.owed.hints_gone(self.env.queue.now());
+        if loss == Loss::Disk {
+            // What it had stored of a flush under way is gone, too.
+            self.flushes.values_mut().for_each(Vec::clear);
+        }
         let held: Vec<Vec<Record>> = self.nodes.iter().map(|node| self.all_records(node)).collect();
         for key in 0..self.plan.keys.len() {
             let replicas = self.checkers.key(key).replicas.clone();

@@ -22,6 +22,13 @@ fn two_hundred_seeds_hold() {
     assert!(report.batches_lost > 100 && report.poisoned > 20 && report.suspicions > 50, "{report}");
     assert!(report.handed_over > 1_000 && report.owed > 1_000, "{report}");
     assert!(report.exchanges > 20_000 && report.exchanged > 1_000, "{report}");
+    assert!(report.flushed > 300, "{report}");
+}
+
+/// An increment was void while the node that had forwarded it was slow to say whether its client had been told.
+#[test]
+fn a_seed_that_failed_once_holds() {
+    expect(run_seed(723, Options::default()), Options::default());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Every row ever stamped. No row may come from nowhere, change, or be stamped twice, and stamps must respect what their
 //! node has stamped or shown before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gyre_cluster::clock::CLOCK_DRIFT_MS_MAX;
 use gyre_storage::siblings::{Dot, Sibling, SiblingSet};
@@ -47,6 +47,8 @@ pub(crate) struct Journal {
     are_times_right: bool,
     violation: Option<String>,
     stamps: u64,
+    /// The horizons of flushes, which stand for tombstones of all keys.
+    horizons: BTreeSet<Version>,
 }
 
 impl Journal {
@@ -58,13 +60,14 @@ impl Journal {
             are_times_right: plan.are_most_clocks_right(),
             violation: None,
             stamps: 0,
+            horizons: BTreeSet::new(),
         }
     }
 
     /// `node`, whose wall clock has shown `latest_wall_ms` at most, sends or stores a row as a coordinator: one it stamps
     /// now, or a repair with one that is known.
     pub(crate) fn stamped(&mut self, row: &Row<'_>, node: usize, latest_wall_ms: u64) {
-        let Some(key) = Key::index_of(row.key.key) else { return };
+        let Some(key) = Key::index_of(row.key.key).filter(|_| !self.is_flush(row)) else { return };
         let place = (actor(row.cell), row.version);
         if self.keys[key].rows.contains_key(&place) {
             return self.received(row);
@@ -111,6 +114,16 @@ impl Journal {
         }
     }
 
+    /// A flush has stamped its horizon.
+    pub(crate) fn flushed(&mut self, horizon: Version) {
+        self.horizons.insert(horizon);
+    }
+
+    /// Whether `row` is what a flush has made of a key.
+    fn is_flush(&self, row: &Row<'_>) -> bool {
+        row.cell == Cell::Register && row.body == Body::Tombstone && self.horizons.contains(&row.version)
+    }
+
     /// The dots of all siblings of a key, by the operations that wrote them.
     pub(crate) fn dots(&self, key: usize) -> &BTreeMap<u64, Dot> {
         &self.keys[key].dots
@@ -118,7 +131,7 @@ impl Journal {
 
     /// A row reaches a replica.
     pub(crate) fn received(&mut self, row: &Row<'_>) {
-        let Some(key) = Key::index_of(row.key.key) else { return };
+        let Some(key) = Key::index_of(row.key.key).filter(|_| !self.is_flush(row)) else { return };
         let fact = self.keys[key].rows.get(&(actor(row.cell), row.version));
         let is_swept = |fact: &Fact| {
             matches!(row.body, Body::Tombstone)

@@ -27,6 +27,8 @@ pub(crate) struct KeyWatch {
     pub(super) held: Held,
     /// The greatest version acknowledged in whatever way: the end must not be older.
     pub(super) acknowledged: Floor,
+    /// An acknowledged flush has deleted this and everything older.
+    pub(super) flushed: Version,
     /// The greatest version that two nodes at least had stored when it was acknowledged.
     pub(super) durable: Version,
     /// The same, but for what one of the two has lost since.
@@ -71,6 +73,12 @@ impl KeyWatch {
             "a read saw {:?}, but {:?} was acknowledged or read before it began\n{operation}",
             record.base(),
             floor.version
+        );
+        ensure!(
+            operation.flushed == Version::ZERO || record.base() > operation.flushed,
+            "a read saw {:?}, but everything up to {:?} was flushed before it began\n{operation}",
+            record.base(),
+            operation.flushed
         );
         self.check_zombie(record, env, operation)?;
         if record.view(wall).is_some() && !record.has_siblings() {

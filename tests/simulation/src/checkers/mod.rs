@@ -14,7 +14,7 @@ mod siblings;
 
 use std::sync::Arc;
 
-use gyre_cluster::level::Quorums;
+use gyre_cluster::level::{Consistency, Quorums};
 use gyre_cluster::modify::{ModifyError, ModifyReply};
 use gyre_cluster::outcome::{Failure, Outcome};
 use gyre_cluster::ring::Ring;
@@ -34,6 +34,9 @@ use siblings::SiblingWatch;
 
 /// How many words are appended to a log.
 const LOG_WORDS_MAX: usize = 500;
+
+/// The level of all flushes.
+pub(crate) const FLUSH_LEVEL: Consistency = Consistency::Quorum;
 
 /// All checkers that look at operations.
 pub(crate) struct Checkers {
@@ -99,6 +102,7 @@ impl Checkers {
                 siblings: SiblingWatch::new(replicas.len()),
                 replicas,
                 acknowledged: Floor::default(),
+                flushed: Version::ZERO,
                 durable: Version::ZERO,
                 held_twice: Version::ZERO,
                 asked: 0,
@@ -130,6 +134,22 @@ impl Checkers {
         }
     }
 
+    /// What is known to be written of the keys of database `db`: what a flush that begins now deletes.
+    pub(crate) fn known(&self, keys: &[Key], db: u8) -> Vec<(usize, Version)> {
+        let is_there = |key: &usize| keys[*key].db == db;
+        let known =
+            |key: usize| (key, self.keys[key].held.seen_by(self.keys[key].needed(FLUSH_LEVEL)).version);
+        (0..keys.len()).filter(is_there).map(known).collect()
+    }
+
+    /// What was `known` when a flush began was deleted by it, and it was acknowledged.
+    pub(crate) fn flushed(&mut self, known: Vec<(usize, Version)>) {
+        for (key, version) in known {
+            let flushed = &mut self.keys[key].flushed;
+            *flushed = version.max(*flushed);
+        }
+    }
+
     /// A write to `key` had to merge siblings.
     pub(crate) fn merged_siblings(&mut self, key: usize) {
         self.keys[key].siblings.merged();
@@ -143,6 +163,9 @@ impl Checkers {
         if is_binding {
             let needed = operation.levels.read.needed(key.held.replicas());
             operation.floor = key.held.seen_by(needed);
+            if needed + key.needed(FLUSH_LEVEL) > key.replicas.len() {
+                operation.flushed = key.flushed;
+            }
             if key.kind == Kind::Siblings && operation.action.is_read() {
                 operation.siblings = Some(Box::new(key.siblings.floor(needed)));
             }
@@ -222,6 +245,9 @@ impl Checkers {
         }
         watch.held.cap(records);
         watch.settled.clear();
+        if loss == Loss::Disk {
+            watch.flushed = Version::ZERO;
+        }
         let left = Floor::of(&anywhere.iter().fold(Record::ABSENT, |all, record| all.merge(record)));
         watch.acknowledged.version = watch.acknowledged.version.min(left.version);
         watch.acknowledged.count = watch.acknowledged.count.min(left.count);
