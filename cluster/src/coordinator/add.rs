@@ -77,9 +77,8 @@ struct Entrusted {
     to: Forwarder,
     /// Its index among the replicas.
     place: usize,
-    /// It was sent the row, and has not said that it differs.
-    may_have_told: bool,
     is_sent: bool,
+    told: Told,
 }
 
 /// Whether the forwarder has answered its client, as far as the primary knows.
@@ -87,27 +86,25 @@ struct Entrusted {
 pub(crate) enum Told {
     /// It has not, and leaves that to the primary.
     No,
-    /// It has or will if what it holds has this digest, which it will say.
-    Open { forwarder: NodeId, round: u8, digest: u64 },
+    /// It has or will if what it holds has this digest, which it will say, unless it is lost.
+    Open { forwarder: NodeId, round: u8, digest: u64, is_lost: bool },
     /// It has.
     Yes,
-    /// Nobody will ever say.
-    Unknown,
 }
 
 impl Told {
     /// Takes in an answer of `round`.
     pub(crate) fn on_event(&mut self, node: NodeId, round: u8, event: &Event) {
-        let Told::Open { forwarder, round: asked, digest } = *self else { return };
-        if node != forwarder {
+        let Told::Open { forwarder, round: asked, digest, is_lost } = self else { return };
+        if node != *forwarder {
             return;
         }
-        *self = match event {
-            Event::Applied { digest: held } if round == asked && *held == Some(digest) => Told::Yes,
-            Event::Applied { .. } | Event::Refused(_) if round == asked => Told::No,
-            Event::Lost => Told::Unknown,
-            _ => return,
-        };
+        match event {
+            Event::Applied { digest: held } if round == *asked && *held == Some(*digest) => *self = Told::Yes,
+            Event::Applied { .. } | Event::Refused(_) if round == *asked => *self = Told::No,
+            Event::Lost => *is_lost = true,
+            _ => {}
+        }
     }
 }
 
@@ -181,8 +178,10 @@ impl AddRound {
             return;
         }
         let Some(entrusted) = self.entrusted.as_mut().filter(|entrusted| !entrusted.is_sent) else { return };
-        (entrusted.is_sent, entrusted.may_have_told) = (true, true);
         let Entrusted { to, place, .. } = *entrusted;
+        entrusted.is_sent = true;
+        let (forwarder, round, digest) = (to.node, self.round, self.digest);
+        entrusted.told = Told::Open { forwarder, round, digest, is_lost: !self.heard.is_pending(place) };
         let CounterCell { actor, version, base, sum } = self.cell;
         let (cell, body) = (Cell::Counter { actor }, Body::Counter { base, sum });
         let row = Row { key, cell, version, expiry: None, body };
@@ -191,11 +190,10 @@ impl AddRound {
                 continue;
             }
             if index == place {
-                let (request, forwarded) = (cx.op.request(self.round), to.request);
-                let (reply, digest) = (self.reply, self.digest);
+                let (request, forwarded, reply) = (cx.op.request(round), to.request, self.reply);
                 let message = Message::Entrust { request, forwarded, reply, digest, row };
                 cx.shell.respond(to.link, &message);
-            } else if !cx.apply_at(node, self.round, &row, false, HintTargets::NONE) {
+            } else if !cx.apply_at(node, round, &row, false, HintTargets::NONE) {
                 self.fail(index);
             }
         }
@@ -209,18 +207,15 @@ impl AddRound {
 
     /// Whether the forwarder has answered its client: if not, the increment may be made once more should it be void.
     pub(crate) fn told(&self) -> Told {
-        match self.entrusted.filter(|entrusted| entrusted.may_have_told) {
-            None => Told::No,
-            Some(Entrusted { to, place, .. }) if self.heard.is_pending(place) => {
-                Told::Open { forwarder: to.node, round: self.round, digest: self.digest }
-            }
-            Some(_) => Told::Unknown,
-        }
+        self.entrusted.map_or(Told::No, |entrusted| entrusted.told)
     }
 
     /// Takes in an answer of `round`.
     pub(crate) fn on_event(&mut self, replicas: &Replicas, node: NodeId, round: u8, event: &Event) {
         let Some(index) = replicas.index_of(node) else { return };
+        if let Some(entrusted) = &mut self.entrusted {
+            entrusted.told.on_event(node, round, event);
+        }
         match event {
             Event::Applied { digest } if round == self.round => {
                 self.heard.ack(index);
@@ -228,22 +223,11 @@ impl AddRound {
                     self.holders.ack(index);
                 } else {
                     self.holders.fail(index);
-                    self.has_not_told(index);
                 }
             }
-            Event::Refused(_) if round == self.round => {
-                self.fail(index);
-                self.has_not_told(index);
-            }
+            Event::Refused(_) if round == self.round => self.fail(index),
             Event::Lost => self.fail(index),
             _ => {}
-        }
-    }
-
-    /// The replica at `index` does not hold what this node holds.
-    fn has_not_told(&mut self, index: usize) {
-        if let Some(entrusted) = self.entrusted.as_mut().filter(|entrusted| entrusted.place == index) {
-            entrusted.may_have_told = false;
         }
     }
 
@@ -313,7 +297,7 @@ fn entrusted<S: Shell>(
 ) -> Option<Entrusted> {
     let is_alike = read == 2 && write <= 2 && !replicas.has_absent() && cx.env.is_alive(forwarder.node);
     let place = replicas.index_of(forwarder.node).filter(|_| is_alike)?;
-    Some(Entrusted { to: forwarder, place, may_have_told: false, is_sent: false })
+    Some(Entrusted { to: forwarder, place, is_sent: false, told: Told::No })
 }
 
 /// The places of the replicas that are to answer with a digest, so that together with this node's place `needed` hold

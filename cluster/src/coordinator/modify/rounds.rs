@@ -90,8 +90,8 @@ impl ModifyOp {
     pub(super) fn advance_doubt<S: Shell>(&mut self, cx: &mut Context<'_, S>) -> Step {
         let Phase::Doubting { record, reply, write, told } = &self.phase else { return Step::Pending };
         match told {
-            Told::Open { .. } => Step::Pending,
-            Told::Unknown => write.give_up(),
+            Told::Open { is_lost: false, .. } => Step::Pending,
+            Told::Open { is_lost: true, .. } => write.give_up(),
             Told::Yes => {
                 self.is_told = true;
                 Step::Finish(Outcome::Modified(ModifyReply::Integer(*reply)))
