@@ -275,9 +275,7 @@ impl Node {
     pub fn raise_horizons(&self, databases: Databases, version: Version) -> Result<(), StorageError> {
         self.install(|present| {
             let mut topology = present?.clone();
-            for db in databases.iter() {
-                topology.raise_horizon(db, version);
-            }
+            topology.raise_horizons(databases, version);
             Some(topology)
         })
         .map(|_| ())

@@ -276,6 +276,13 @@ impl Topology {
         is_behind
     }
 
+    /// Moves the deletion horizon of each of `databases` forward to `horizon`.
+    pub fn raise_horizons(&mut self, databases: Databases, horizon: Version) {
+        for db in databases.iter() {
+            self.raise_horizon(db, horizon);
+        }
+    }
+
     /// The deletion horizon of database `db`: [`Version::ZERO`] if it was never flushed.
     #[must_use]
     pub fn horizon(&self, db: u8) -> Version {

@@ -17,7 +17,7 @@ use crate::modify::{ModifyError, ModifyReply};
 use crate::node::NodeId;
 use crate::outcome::{Failure, Outcome};
 use crate::ring::Ring;
-use crate::time::Now;
+use crate::time::{MonoMicros, Now};
 
 /// The settings of a coordinator.
 #[derive(Clone, Debug)]
@@ -167,6 +167,13 @@ impl<S: Shell> Context<'_, S> {
     /// Whether `node` is this node.
     pub(crate) fn is_self(&self, node: NodeId) -> bool {
         node == self.env.config.node
+    }
+
+    /// Gives the operation a scan's time from now on. Answers until when.
+    pub(crate) fn begin_scan_step(&mut self) -> MonoMicros {
+        let deadline = self.now.mono + self.env.config.scan_timeout;
+        self.env.timers.scan(deadline, self.op);
+        deadline
     }
 
     /// Stores `row` on every contact of `replicas`, with the hints for absent owners; calls `failed` with the places

@@ -195,8 +195,7 @@ impl Coordinator {
             (Kind::Scan(scan), _) => scan.give_up(),
             (Kind::Flush(flush), _) => {
                 let step = flush.on_deadline(&mut cx);
-                slot.deadline = now.mono + cx.env.config.scan_timeout;
-                cx.env.timers.scan(slot.deadline, op);
+                slot.deadline = cx.begin_scan_step();
                 step
             }
             (Kind::Inspect(inspect), _) => inspect.finish(),
@@ -230,8 +229,7 @@ impl Coordinator {
                 let pages_before = scan.pages_done();
                 let step = scan.on_event(&mut cx, from, round, event);
                 if scan.pages_done() != pages_before {
-                    slot.deadline = now.mono + cx.env.config.scan_timeout;
-                    cx.env.timers.scan(slot.deadline, op);
+                    slot.deadline = cx.begin_scan_step();
                 }
                 step
             }
@@ -239,8 +237,7 @@ impl Coordinator {
                 let was_reading = flush.is_reading_clocks();
                 let step = flush.on_event(&mut cx, from, round, &event);
                 if was_reading && !flush.is_reading_clocks() {
-                    slot.deadline = now.mono + cx.env.config.scan_timeout;
-                    cx.env.timers.scan(slot.deadline, op);
+                    slot.deadline = cx.begin_scan_step();
                 }
                 step
             }

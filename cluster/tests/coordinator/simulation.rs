@@ -345,9 +345,7 @@ impl Simulation {
     }
 
     fn invoke(&mut self, client: usize, at: Worker, key: usize, action: Action) -> u64 {
-        let tag = Tag(self.next_tag);
-        self.next_tag += 1;
-        self.waiting.insert(tag.0, (client, at.node));
+        let tag = self.await_tag(client, at.node);
         self.checker.start(tag, key, action, self.network.now);
         let name = format!("key-{key}");
         let value = format!("value-{}", tag.0);
@@ -381,10 +379,16 @@ impl Simulation {
         tag.0
     }
 
-    fn flush(&mut self, client: usize, at: Worker) {
+    /// The tag of an operation of `client` that begins on `node`.
+    fn await_tag(&mut self, client: usize, node: usize) -> Tag {
         let tag = Tag(self.next_tag);
         self.next_tag += 1;
-        self.waiting.insert(tag.0, (client, at.node));
+        self.waiting.insert(tag.0, (client, node));
+        tag
+    }
+
+    fn flush(&mut self, client: usize, at: Worker) {
+        let tag = self.await_tag(client, at.node);
         self.checker.start_flush(tag);
         let level = Level { consistency: QUORUM, quorums: self.quorums };
         self.with(at, |core, shell, now| core.flush(shell, now, tag, Databases::one(0), level));

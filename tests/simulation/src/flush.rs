@@ -59,9 +59,7 @@ impl Node {
     pub(crate) fn raise_horizons(&mut self, env: &mut Env, databases: Databases, version: Version) -> bool {
         let Some(Process { document: Some(document), .. }) = &self.process else { return false };
         let mut topology = document.topology.clone();
-        for db in databases.iter() {
-            topology.raise_horizon(db, version);
-        }
+        topology.raise_horizons(databases, version);
         self.install(env, topology)
     }
 }

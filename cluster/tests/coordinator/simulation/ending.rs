@@ -1,6 +1,6 @@
 //! The end of a run: everything is healed, and what must hold then.
 
-use gyre_cluster::coordinator::{PREFIX_END, Tag};
+use gyre_cluster::coordinator::PREFIX_END;
 use gyre_cluster::outcome::Outcome;
 use gyre_storage::KeyRef;
 
@@ -128,9 +128,7 @@ impl Simulation {
     fn check_scan(&mut self, mut live: Vec<Vec<u8>>) {
         let (mut from, mut found) = (Some(0), Vec::new());
         while let Some(prefix) = from {
-            let tag = Tag(self.next_tag);
-            self.next_tag += 1;
-            self.waiting.insert(tag.0, (CLIENTS, 0));
+            let tag = self.await_tag(CLIENTS, 0);
             let at = Worker { node: 0, worker: 1 % WORKERS };
             self.with(at, |core, shell, now| core.scan(shell, now, tag, 0, prefix, PREFIX_END, 3, ALL));
             let outcome = self.outcome_of(tag.0);
